@@ -1,0 +1,1 @@
+"""The code that the services share. It imports no service."""

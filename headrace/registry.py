@@ -1,0 +1,164 @@
+"""The tracking plan and its JSON Schemas: which event types there are, and whether an event's data is valid."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+import jsonschema_rs
+import msgspec
+import orjson
+import yaml
+
+from headrace.dead_letter import Invalid, Reason
+
+_TYPE = re.compile(r"[a-z][a-z0-9_]{0,49}")
+_VERSION = re.compile(r"[1-9][0-9]*-[0-9]+-[0-9]+")
+_PLAN = "tracking_plan.yaml"
+_DETAIL_CHARS = 300
+
+
+class PlanError(Exception):
+    """The tracking plan cannot be used; `problems` has one sentence for each thing to mend."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class EventType(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """One event type of the tracking plan.
+
+    `version` is the one that an event gets which names none. `aliases` are other names under which clients send it (the name of a
+    Segment call or track event). `subject` says whether an event needs one. `pii` names fields of data that identify a person.
+    `enrich` names the enrichments asked for.
+    """
+
+    version: str
+    owner: str
+    purpose: str
+    aliases: tuple[str, ...] = ()
+    subject: Literal["required", "optional"] = "optional"
+    pii: tuple[str, ...] = ()
+    enrich: tuple[str, ...] = ()
+
+
+class _Plan(msgspec.Struct, forbid_unknown_fields=True):
+    events: dict[str, EventType]
+
+
+class Registry:
+    """The tracking plan, read once. Everything here is a pure function of the files in its folder."""
+
+    def __init__(self, types: Mapping[str, EventType], schemas: Mapping[str, dict[str, Any]]) -> None:
+        self.types = types
+        self.schemas = schemas  # by schema ref
+        self._type_by_name = {name.lower(): name for name in types} | {
+            alias.lower(): name for name, of in types.items() for alias in of.aliases
+        }
+        self._default_ref = {name: f"{name}/{of.version}" for name, of in types.items()}
+        self._validators = {
+            ref: jsonschema_rs.Draft202012Validator(schema, validate_formats=True) for ref, schema in schemas.items()
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> "Registry":
+        """The plan and the schemas in `folder`. Raises PlanError with every problem found."""
+        types, schemas, problems = _read(folder)
+        if problems:
+            raise PlanError(problems)
+        return cls(types, schemas)
+
+    def type_named(self, name: str) -> str | None:
+        """The event type that clients call `name` (its own name or an alias, in any case), or None."""
+        return self._type_by_name.get(name) or self._type_by_name.get(name.lower())
+
+    def schema_ref(self, type: str, asked: str | None = None) -> str:
+        """The schema ref of an event of `type` (one of the plan's) whose dataschema is `asked`. Raises Invalid(UNKNOWN_SCHEMA)."""
+        if asked is None:
+            return self._default_ref[type]
+        if asked in self._validators and asked.startswith(type + "/"):
+            return asked
+        known = ", ".join(ref for ref in self._validators if ref.startswith(type + "/"))
+        raise Invalid(Reason.UNKNOWN_SCHEMA, f"dataschema {asked[:100]!r} is not a schema of {type}; known: {known}")
+
+    def validate(self, ref: str, data: bytes) -> None:
+        """Check JSON text against the schema `ref`. Raises Invalid (UNPARSEABLE, UNKNOWN_SCHEMA or SCHEMA_INVALID)."""
+        validator = self._validators.get(ref)
+        if validator is None:
+            raise Invalid(Reason.UNKNOWN_SCHEMA, f"{ref[:100]!r} is not in the tracking plan")
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise Invalid(Reason.UNPARSEABLE, f"data is not JSON: {error}") from None
+        if validator.is_valid(value):
+            return
+        first = next(iter(validator.iter_errors(value)))
+        place = "/".join(["data", *map(str, first.instance_path)])
+        raise Invalid(Reason.SCHEMA_INVALID, f"{place}: {first.message[:_DETAIL_CHARS]} ({ref})")
+
+
+def _read(folder: Path) -> tuple[dict[str, EventType], dict[str, dict[str, Any]], list[str]]:
+    plan = folder / _PLAN
+    try:
+        events = msgspec.convert(yaml.safe_load(plan.read_bytes()), _Plan).events
+    except OSError as error:
+        return {}, {}, [f"{plan}: {error.strerror}: every platform needs a tracking plan there (setting SCHEMAS_DIR)"]
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        return {}, {}, [f"{plan}: {' '.join(str(error).split())}"]
+    schemas: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    taken: dict[str, str] = {}
+    for name, of in events.items():
+        problems += _check_type(plan, folder, name, of)
+        for called in (name, *of.aliases):
+            other = taken.setdefault(called.lower(), name)
+            if other != name:
+                problems.append(f"{plan}: {called!r} stands for both {other} and {name}: give it to one of them")
+        for path in sorted((folder / name).glob("*.json")):
+            schema, found = _read_schema(path)
+            problems += found
+            if schema is not None:
+                schemas[f"{name}/{path.stem}"] = schema
+                problems += [
+                    f"{plan}: {name}: pii names {field!r}, which {path.name} has no property for"
+                    for field in of.pii
+                    if path.stem == of.version and field not in schema.get("properties", {})
+                ]
+    planned = set(events) | {"examples", "collector"}
+    problems += [
+        f"{path}: there are schemas but {plan.name} has no event type {path.name!r}: add it there or remove the folder"
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path.name not in planned
+    ]
+    return events, schemas, problems
+
+
+def _check_type(plan: Path, folder: Path, name: str, of: EventType) -> list[str]:
+    problems = []
+    if not _TYPE.fullmatch(name):
+        problems.append(f"{plan}: event type {name!r}: use lower-case letters, digits and _ (at most 50, a letter first)")
+    if not _VERSION.fullmatch(of.version):
+        problems.append(f"{plan}: {name}: version {of.version!r} is not MODEL-REVISION-ADDITION, such as 1-0-0")
+    elif not (folder / name / f"{of.version}.json").is_file():
+        problems.append(f"{plan}: {name}: there is no {folder / name / of.version}.json: write that schema")
+    problems += [f"{plan}: {name}: {field} is empty" for field in ("owner", "purpose") if not getattr(of, field).strip()]
+    return problems
+
+
+def _read_schema(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    if not _VERSION.fullmatch(path.stem):
+        return None, [f"{path}: name it MODEL-REVISION-ADDITION.json, such as 1-0-0.json"]
+    try:
+        schema = orjson.loads(path.read_bytes())
+        if not isinstance(schema, dict) or schema.get("type") != "object" or "properties" not in schema:
+            return None, [f'{path}: a schema of data is an object with "type": "object" and "properties"']
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema_rs.Draft202012Validator(schema)
+    except orjson.JSONDecodeError as error:
+        return None, [f"{path}: not JSON: {error}"]
+    except (jsonschema.SchemaError, ValueError) as error:
+        message = error.message if isinstance(error, jsonschema.SchemaError) else str(error)
+        return None, [f"{path}: not a JSON Schema (2020-12): {message}"]
+    return schema, []

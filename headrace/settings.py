@@ -1,0 +1,53 @@
+"""Settings come from the environment, are typed, and an unknown one is an error at start."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn, Self
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The settings of an .env file, with `${NAME}` replaced. Raises SystemExit with one line where the file is not there."""
+    if not path.is_file():
+        sys.exit(f"headrace: no {path}: `make up` writes it at the first start")
+    return {key: value or "" for key, value in dotenv_values(path).items()}
+
+
+class Settings(BaseSettings):
+    """Base of each service's settings.
+
+    Names of the environment are the fields' names in upper case; `model_config = SettingsConfigDict(env_prefix="ENRICHER_")` puts a
+    prefix before them. A field that every service shares (`KAFKA_BOOTSTRAP_SERVERS`) says so with a `validation_alias`.
+    """
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings of this process. Ends it with one line for each problem where one is wrong or unknown."""
+        prefix = cls.model_config.get("env_prefix", "")
+        known = {f"{prefix}{name}".upper() for name in cls.model_fields}
+        known |= {str(field.validation_alias).upper() for field in cls.model_fields.values() if field.validation_alias}
+        unknown = sorted(name for name in os.environ if prefix and name.startswith(prefix) and name not in known)
+        problems = [f"{name}: no such setting; known are {', '.join(sorted(known))}" for name in unknown]
+        try:
+            settings = cls()
+        except ValidationError as error:
+            problems += [_sentence(prefix, e["loc"], e["msg"]) for e in error.errors()]
+        if problems:
+            _refuse(problems)
+        return settings
+
+
+def _sentence(prefix: str, loc: tuple[int | str, ...], message: str) -> str:
+    field = str(loc[0]) if loc else ""
+    name = field if field.isupper() else f"{prefix}{field}".upper()
+    return f"{name}: {message} (see .env.example)"
+
+
+def _refuse(problems: list[str]) -> NoReturn:
+    for problem in problems:
+        print(f"setting {problem}", file=sys.stderr)
+    sys.exit(2)

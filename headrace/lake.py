@@ -1,0 +1,52 @@
+"""The Iceberg catalog `lake`: the same for PyIceberg, Spark and Trino (a PostgreSQL database and an S3 warehouse)."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from headrace.dead_letter import Unavailable
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog.sql import SqlCatalog
+
+CATALOG = "lake"  # the three engines find one another's tables only under one catalog name
+
+
+class LakeSettings(BaseSettings):
+    """Where the lake is. Mix into a service's settings: `class Settings(LakeSettings, headrace.settings.Settings)`."""
+
+    catalog_url: str = Field(validation_alias="LAKE_CATALOG_URL")
+    warehouse: str = Field(validation_alias="LAKE_WAREHOUSE")
+    s3_endpoint: str = Field(validation_alias="S3_ENDPOINT")
+    s3_region: str = Field(validation_alias="S3_REGION")
+    s3_access_key: str = Field(validation_alias="S3_ACCESS_KEY")
+    s3_secret_key: SecretStr = Field(validation_alias="S3_SECRET_KEY")
+
+
+def load_catalog(settings: LakeSettings) -> "SqlCatalog":
+    """The catalog; its own tables are made where they are not there yet. Raises Unavailable where PostgreSQL cannot be reached.
+
+    S3 is not touched until a table's data is.
+    """
+    from pyiceberg.catalog.sql import SqlCatalog  # heavy, and not needed by processes that only import the settings
+    from sqlalchemy.exc import DBAPIError
+
+    url = settings.catalog_url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    try:
+        return SqlCatalog(
+            CATALOG,
+            **{
+                "uri": url,
+                "pool_pre_ping": "true",  # a connection that PostgreSQL closed meanwhile is replaced, not an error
+                "warehouse": settings.warehouse,
+                "s3.endpoint": settings.s3_endpoint,
+                "s3.region": settings.s3_region,
+                "s3.access-key-id": settings.s3_access_key,
+                "s3.secret-access-key": settings.s3_secret_key.get_secret_value(),
+                "s3.connect-timeout": "5",
+                "s3.request-timeout": "30",
+            },
+        )
+    except DBAPIError as error:
+        raise Unavailable(f"the lake's catalog in PostgreSQL: {str(error.orig or error).splitlines()[0]}") from error

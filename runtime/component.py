@@ -52,7 +52,8 @@ class Place:
 class Program:
     """One supervised process.
 
-    It starts once all programs named in `after` are ready and their `provision` has run; `ready` is asked until it returns True (a
+    It starts once all programs named in `after` are ready and their `provision` has run, and after its own `prepare` (idempotent: a
+    database migration), which raises RuntimeFailure where that fails; `ready` is asked until it returns True (a
     refused connection is a plain False, never an exception); then `provision` runs, idempotent, at every `make up`.
     """
 
@@ -63,6 +64,7 @@ class Program:
     environment: Env = field(default_factory=dict)  # on top of the .env settings
     directory: Path | None = None  # the checkout, where None
     ports: Mapping[str, str] = field(default_factory=dict)  # what a person calls it -> name of the setting
+    prepare: Callable[[], None] | None = None
     provision: Callable[[], None] | None = None
     url: str | None = None  # where a person looks
     login: str | None = None  # "user / password", where one is needed

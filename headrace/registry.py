@@ -16,6 +16,8 @@ from headrace.dead_letter import Invalid, Reason
 _TYPE = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _VERSION = re.compile(r"[1-9][0-9]*-[0-9]+-[0-9]+")
 _PLAN = "tracking_plan.yaml"
+_NO_TYPES = {"examples", "collector"}  # other folders in the schemas' folder
+_TAKEN_TABLES = {"events", "quarantine", "dead_letters"}  # silver has a table of each type, and these
 _DETAIL_CHARS = 300
 
 
@@ -58,9 +60,7 @@ class Registry:
             alias.lower(): name for name, of in types.items() for alias in of.aliases
         }
         self._default_ref = {name: f"{name}/{of.version}" for name, of in types.items()}
-        self._validators = {
-            ref: jsonschema_rs.Draft202012Validator(schema, validate_formats=True) for ref, schema in schemas.items()
-        }
+        self._validators = {ref: _validator(schema) for ref, schema in schemas.items()}
 
     @classmethod
     def load(cls, folder: Path) -> "Registry":
@@ -92,17 +92,34 @@ class Registry:
             value = orjson.loads(data)
         except orjson.JSONDecodeError as error:
             raise Invalid(Reason.UNPARSEABLE, f"data is not JSON: {error}") from None
-        if validator.is_valid(value):
-            return
-        first = next(iter(validator.iter_errors(value)))
+        try:
+            if validator.is_valid(value):
+                return
+            first = next(iter(validator.iter_errors(value)))
+        except ValueError as error:  # the validator gives up at about 250 levels; it raises for nothing else that JSON can hold
+            raise Invalid(Reason.SCHEMA_INVALID, f"data is nested too deeply to be checked: {error} ({ref})") from None
         place = "/".join(["data", *map(str, first.instance_path)])
-        raise Invalid(Reason.SCHEMA_INVALID, f"{place}: {first.message[:_DETAIL_CHARS]} ({ref})")
+        raise Invalid(Reason.SCHEMA_INVALID, f"{_excerpt(place)}: {_excerpt(first.message)} ({ref})")
+
+
+def _excerpt(text: str) -> str:
+    """`text` in at most `_DETAIL_CHARS`: its end stays, where the validator says what would be right."""
+    return text if len(text) <= _DETAIL_CHARS else f"{text[: _DETAIL_CHARS - 101]}…{text[-100:]}"
+
+
+def _validator(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True, retriever=_refuse_remote)
+
+
+def _refuse_remote(uri: str) -> Any:
+    """A schema must mean the same tomorrow and without a network."""
+    raise ValueError(f"$ref to {uri}: a schema may refer only to itself (#/$defs/…)")
 
 
 def _read(folder: Path) -> tuple[dict[str, EventType], dict[str, dict[str, Any]], list[str]]:
     plan = folder / _PLAN
     try:
-        events = msgspec.convert(yaml.safe_load(plan.read_bytes()), _Plan).events
+        events = msgspec.convert(yaml.load(plan.read_bytes(), _UniqueKeys), _Plan).events  # noqa: S506 - derived from SafeLoader
     except OSError as error:
         return {}, {}, [f"{plan}: {error.strerror}: every platform needs a tracking plan there (setting SCHEMAS_DIR)"]
     except (yaml.YAMLError, msgspec.ValidationError) as error:
@@ -126,7 +143,7 @@ def _read(folder: Path) -> tuple[dict[str, EventType], dict[str, dict[str, Any]]
                     for field in of.pii
                     if path.stem == of.version and field not in schema.get("properties", {})
                 ]
-    planned = set(events) | {"examples", "collector"}
+    planned = set(events) | _NO_TYPES
     problems += [
         f"{path}: there are schemas but {plan.name} has no event type {path.name!r}: add it there or remove the folder"
         for path in sorted(folder.iterdir())
@@ -139,6 +156,8 @@ def _check_type(plan: Path, folder: Path, name: str, of: EventType) -> list[str]
     problems = []
     if not _TYPE.fullmatch(name):
         problems.append(f"{plan}: event type {name!r}: use lower-case letters, digits and _ (at most 50, a letter first)")
+    if name in _NO_TYPES | _TAKEN_TABLES:
+        problems.append(f"{plan}: event type {name!r}: that name is Headrace's own: choose another")
     if not _VERSION.fullmatch(of.version):
         problems.append(f"{plan}: {name}: version {of.version!r} is not MODEL-REVISION-ADDITION, such as 1-0-0")
     elif not (folder / name / f"{of.version}.json").is_file():
@@ -155,10 +174,22 @@ def _read_schema(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
         if not isinstance(schema, dict) or schema.get("type") != "object" or "properties" not in schema:
             return None, [f'{path}: a schema of data is an object with "type": "object" and "properties"']
         jsonschema.Draft202012Validator.check_schema(schema)
-        jsonschema_rs.Draft202012Validator(schema)
+        _validator(schema)
     except orjson.JSONDecodeError as error:
         return None, [f"{path}: not JSON: {error}"]
     except (jsonschema.SchemaError, ValueError) as error:
-        message = error.message if isinstance(error, jsonschema.SchemaError) else str(error)
+        message = getattr(error, "message", str(error)).splitlines()[0]
         return None, [f"{path}: not a JSON Schema (2020-12): {message}"]
     return schema, []
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a later key replace an earlier one in silence; here that would drop an event type."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -25,11 +25,16 @@ class Settings(BaseSettings):
     """
 
     @classmethod
+    def environment_names(cls) -> set[str]:
+        """The names in the environment that this class reads."""
+        prefix = cls.model_config.get("env_prefix", "")
+        return {str(field.validation_alias or prefix + name).upper() for name, field in cls.model_fields.items()}
+
+    @classmethod
     def load(cls) -> Self:
         """The settings of this process. Ends it with one line for each problem where one is wrong or unknown."""
         prefix = cls.model_config.get("env_prefix", "")
-        known = {f"{prefix}{name}".upper() for name in cls.model_fields}
-        known |= {str(field.validation_alias).upper() for field in cls.model_fields.values() if field.validation_alias}
+        known = cls.environment_names()
         unknown = sorted(name for name in os.environ if prefix and name.startswith(prefix) and name not in known)
         problems = [f"{name}: no such setting; known are {', '.join(sorted(known))}" for name in unknown]
         try:

@@ -17,6 +17,17 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {key: value or "" for key, value in dotenv_values(path).items()}
 
 
+def use_env_file() -> None:
+    """For commands that a person types: take from the .env file (`HEADRACE_ENV_FILE`, else `.env`) what the environment does not say.
+
+    Does nothing where there is no such file: the settings that are missing are then named by `Settings.load`.
+    """
+    path = Path(os.environ.get("HEADRACE_ENV_FILE", ".env"))
+    if path.is_file():
+        for name, value in read_env_file(path).items():
+            os.environ.setdefault(name, value)
+
+
 class Settings(BaseSettings):
     """Base of each service's settings.
 

@@ -1,0 +1,235 @@
+"""The loop of every consumer: poll, batch, deliver, dead-letter, commit; wait out outages; give way in a rebalance.
+
+    poll -> parse each -> [batch full] -> deliver -> dead-letter -> commit
+                                             |
+                                        Unavailable: pause, keep polling, try the same batch again
+
+Rules that hold here:
+
+1. Offsets advance only past messages that are delivered or in the dead-letter topic. Until then the batch is in memory and uncommitted,
+   so any crash repeats it; a stage's `deliver` is safe to repeat.
+2. An outage never dead-letters. The loop goes on polling while it waits, so max.poll.interval.ms never expires; all partitions are
+   paused, and a message that arrives all the same (its partition was assigned during the wait) is kept.
+3. What is read from a partition that is taken away is dropped, and nothing is committed for it. Kafka runs our rebalance callbacks only
+   inside a poll, so a batch is never changed while it is being delivered; a commit that comes too late is refused by the broker.
+4. delivery.timeout.ms < the flush time-out < max.poll.interval.ms: each message produced has its outcome before we stop waiting for
+   it, and that is before Kafka takes us for dead.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from headrace import metrics
+from headrace.batch import Batch, Limits, RejectLimit, RejectWatch, back_off
+from headrace.dead_letter import DeadLetter, Unavailable
+from headrace.messages import Message, Partition, Rejected, letter_of
+
+T = TypeVar("T")
+_IDLE_SECONDS = 1.0  # longest time in one poll: how late SIGTERM is seen
+_CHUNK = 1000  # messages in one consume(): how far a batch can overshoot its limit of bytes
+
+
+class Stage(Protocol[T]):
+    """What one service does with messages. It never sees a consumer."""
+
+    def parse(self, message: Message) -> T:
+        """The value of one message. Pure: no I/O, called once for each message read. Raises Invalid where it can never be delivered."""
+
+    def deliver(self, items: Sequence[tuple[Message, T]]) -> Sequence[Rejected]:
+        """Bring a batch to where it goes, and return what was refused there for good.
+
+        All I/O of the stage is here. It may be called again with the same items, or with fewer (their partition was taken away), after
+        Unavailable or a crash, so doing it twice must leave what doing it once leaves. `items` may be empty.
+        """
+
+
+class Progress(Protocol):
+    """How a batch becomes final, and where reading starts. One of `headrace.progress`, or a stage that keeps its offsets itself."""
+
+    def start(self) -> None:
+        """Called once, before the first poll. May raise Unavailable; is then called again."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        """Begin to read `partitions`. Called inside a poll: no other I/O, and no Unavailable."""
+
+    def settle(self) -> None:
+        """Called before each read, outside a poll: look up where reading starts, if that is still open. May raise Unavailable."""
+
+    def begin(self) -> None:
+        """Called before each attempt to deliver."""
+
+    def finish(self, letters: Sequence[DeadLetter], offsets: Mapping[Partition, int]) -> None:
+        """Make the letters durable, then the offsets. Raises Unavailable (all is tried again) or Rewind."""
+
+    def abandon(self) -> None:
+        """The attempt failed, by whatever exception: undo what `begin` and `deliver` did, as far as it would be seen by others."""
+
+
+class Rewind(Exception):
+    """Somebody else has moved on from where we are: forget what was read; `settle` says where to go on."""
+
+
+class Runner(Generic[T]):
+    """Runs one stage until `stop` is set. `service` is what dead letters name.
+
+    `prepare` is done before anything is read; while it raises Unavailable it is waited for.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        consumer: Consumer,
+        topics: Sequence[str],
+        stage: Stage[T],
+        progress: Progress,
+        limits: Limits,
+        reject_limit: RejectLimit,
+        stop: threading.Event,
+        prepare: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._service = service
+        self._consumer = consumer
+        self._topics = topics
+        self._stage = stage
+        self._progress = progress
+        self._limits = limits
+        self._rejects = RejectWatch(reject_limit)
+        self._stop = stop
+        self._prepare = prepare
+        self._clock = clock
+        self._log = structlog.get_logger()
+        self._batch: Batch[T] = Batch()
+        self._kept: list[Message] = []  # came in while we waited
+        self._waiting = False
+        self._lag = metrics.LagGauge(consumer)
+
+    def run(self) -> None:
+        """Until `stop` is set. A batch that is not delivered by then stays uncommitted: the next start reads it again.
+
+        Raises TooManyRejects, confluent_kafka.KafkaException where this consumer or its producer is of no more use, and what the
+        stage raises besides Invalid and Unavailable.
+        """
+        self._until_available(self._prepare)
+        self._until_available(self._progress.start)
+        self._consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+        try:
+            while not self._stop.is_set():
+                self._until_available(self._progress.settle)
+                self._read()
+                self._lag.update()
+                if self._batch.is_full(self._limits, self._clock()):
+                    self._finish()
+        finally:
+            self._consumer.close()
+
+    # ---- reading ----
+
+    def _read(self) -> None:
+        """Wait for one message, then take what there is, until the batch is full or old enough."""
+        if self._kept:
+            messages, self._kept = self._kept, []
+        elif self._batch:
+            left = self._batch.opened_at + self._limits.seconds - self._clock()
+            messages = self._poll(min(self._batch.room(self._limits), _CHUNK), max(0.0, min(left, _IDLE_SECONDS)))
+        else:
+            messages = self._poll(1, _IDLE_SECONDS)
+        with metrics.STEP_SECONDS.labels("parse").time():
+            self._batch.add(messages, self._stage.parse, self._clock())
+
+    def _poll(self, most: int, seconds: float) -> list[Message]:
+        """At most `most` messages, without Kafka's remarks. Raises KafkaException for a remark that means the end."""
+        messages: list[Any] = self._consumer.consume(most, seconds)
+        return [message for message in messages if (error := message.error()) is None or self._remark(error)]
+
+    def _remark(self, error: KafkaError) -> bool:
+        if error.fatal():
+            raise KafkaException(error)
+        self._log.warning("kafka says", error=error.str(), code=error.name())
+        return False
+
+    # ---- making a batch final ----
+
+    def _finish(self) -> None:
+        try:
+            self._until_available(self._attempt)
+        except Rewind as why:
+            self._log.warning("reading again", why=str(why))
+            self._kept.clear()
+        self._batch = Batch()
+
+    def _attempt(self) -> None:
+        batch, messages = self._batch, len(self._batch)
+        if not messages:
+            return  # all of it was taken away while we waited
+        self._progress.begin()
+        try:
+            with metrics.STEP_SECONDS.labels("deliver").time():
+                rejected = [*batch.rejected, *self._stage.deliver(batch.items)]
+            self._rejects.check(messages, len(rejected), self._clock())
+            with metrics.STEP_SECONDS.labels("commit").time():
+                self._progress.finish([letter_of(self._service, refusal) for refusal in rejected], batch.offsets)
+        except BaseException:
+            self._progress.abandon()
+            raise
+        self._rejects.count(messages, len(rejected), self._clock())
+        metrics.MESSAGES.inc(messages)
+        metrics.BATCH_MESSAGES.observe(messages)
+        for refusal in rejected:
+            metrics.REJECTED.labels(refusal.reason.value).inc()
+
+    # ---- waiting ----
+
+    def _until_available(self, action: Callable[[], None]) -> None:
+        """Do `action`; as long as it says Unavailable, wait and do it again, unless we are told to stop."""
+        waits = back_off()
+        began = self._clock()
+        while not self._stop.is_set():
+            try:
+                action()
+            except Unavailable as why:
+                wait = next(waits)
+                self._set_waiting(True)
+                self._log.warning("unavailable: waiting", why=str(why), for_seconds=round(self._clock() - began, 1))
+                self._wait(wait)
+            else:
+                break
+        if self._waiting:
+            self._set_waiting(False)
+            self._consumer.resume(self._consumer.assignment())
+            if not self._stop.is_set():
+                self._log.info("available again", after_seconds=round(self._clock() - began, 1))
+
+    def _set_waiting(self, waiting: bool) -> None:
+        self._waiting = waiting
+        metrics.WAITING.set(waiting)
+
+    def _wait(self, seconds: float) -> None:
+        """Poll with everything paused. What arrives nevertheless is kept."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0 and not self._stop.is_set():
+            self._consumer.pause(self._consumer.assignment())
+            self._kept += self._poll(_CHUNK, min(left, _IDLE_SECONDS))
+
+    # ---- rebalance: Kafka calls these inside poll and consume ----
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._log.info("assigned", partitions=_names(partitions))
+        self._progress.assigned(partitions)
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {(partition.topic, partition.partition) for partition in partitions}
+        self._log.info("revoked", partitions=_names(partitions))
+        self._batch.drop(gone)
+        self._kept = [message for message in self._kept if (message.topic(), message.partition()) not in gone]
+        self._lag.forget(gone)
+
+
+def _names(partitions: Sequence[TopicPartition]) -> list[str]:
+    return [f"{partition.topic}/{partition.partition}" for partition in partitions]

@@ -1,0 +1,105 @@
+"""What every consumer's `main.py` needs around its runner: settings, clients, signals, and how the process ends."""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from pydantic import Field
+
+from headrace import observability
+from headrace.batch import TooManyRejects
+from headrace.kafka import Config, consumer_config, producer_config
+from headrace.progress import OutcomeUnknown
+from headrace.registry import PlanError
+from headrace.settings import Settings
+
+_REPORT_EVERY_SECONDS = 10.0
+
+
+class ConsumerSettings(Settings):
+    """What all consumers share."""
+
+    kafka_bootstrap_servers: str = Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    bind_host: str = Field(validation_alias="BIND_HOST", default="127.0.0.1")
+    schemas_dir: Path = Field(validation_alias="SCHEMAS_DIR", default=Path("schemas"))
+    log_level: str = Field(validation_alias="LOG_LEVEL", default="info")
+    log_format: str = Field(validation_alias="LOG_FORMAT", default="json")
+    metrics_port: int
+    # Name of this copy of the service, one for each that runs at the same time. A restarted copy takes up its partitions at once.
+    instance: str = "0"
+    group: str
+    # Above this share of rejected messages (of at least 1,000 within a minute) the service stops; 1 turns that off.
+    max_reject_share: float = Field(default=0.9, ge=0, le=1)
+
+
+def consumer(settings: ConsumerSettings, **overrides: str | int | float | bool) -> Consumer:
+    """A consumer of the group, known to it by its instance name, so that a restart is no rebalance."""
+    config = consumer_config(
+        settings.kafka_bootstrap_servers,
+        settings.group,
+        group_instance_id=f"{settings.group}-{settings.instance}",
+        session_timeout_ms=10_000,
+        **overrides,
+    )
+    return Consumer(_reported(config), logger=_quiet())
+
+
+def producer(settings: ConsumerSettings, **overrides: str | int | float | bool) -> Producer:
+    """An idempotent producer; transactional where `transactional_id` is given."""
+    return Producer(_reported(producer_config(settings.kafka_bootstrap_servers, **overrides)), logger=_quiet())
+
+
+def _reported(config: Config) -> dict[str, object]:
+    """`config` with Kafka's own errors going to our log, each kind at most once in ten seconds."""
+    log, last = structlog.get_logger(), dict[str, float]()
+
+    def report(error: KafkaError) -> None:
+        now = time.monotonic()
+        if now - last.get(error.name(), -_REPORT_EVERY_SECONDS) >= _REPORT_EVERY_SECONDS:
+            last[error.name()] = now
+            log.warning("kafka says", error=error.str(), code=error.name())
+
+    return {**config, "error_cb": report}
+
+
+def _quiet() -> logging.Logger:
+    """librdkafka's own log lines repeat, in a form of their own, what `error_cb` is told."""
+    logger = logging.getLogger("librdkafka")
+    logger.setLevel(logging.CRITICAL + 1)
+    return logger
+
+
+def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event], Callable[[], None]]) -> None:
+    """Run a service until SIGTERM or SIGINT (exit code 0) or until it cannot go on (exit code 1 and one line that says why).
+
+    `build` makes the clients and returns what to run; it gets the event that is set once the process is to stop.
+    """
+    observability.set_up_logging(name, settings.log_level, settings.log_format)
+    log, stop = structlog.get_logger(), threading.Event()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(wanted, lambda *_: stop.set())
+    try:
+        observability.serve_metrics(settings.bind_host, settings.metrics_port)
+        serve = build(stop)
+        log.info("started", group=settings.group, instance=settings.instance)
+        serve()
+    except PlanError as error:
+        _end(log, "the tracking plan cannot be used", "; ".join(error.problems))
+    except TooManyRejects as error:
+        _end(log, "too many rejects", str(error))
+    except (KafkaException, OutcomeUnknown) as error:
+        _end(log, "Kafka ended this process's part", str(error))
+    except OSError as error:
+        _end(log, "cannot start", f"{error.strerror or error} (metrics on {settings.bind_host}:{settings.metrics_port})")
+    log.info("stopped")
+
+
+def _end(log: structlog.typing.FilteringBoundLogger, what: str, why: str) -> None:
+    log.error(what, why=why)
+    sys.exit(1)

@@ -1,0 +1,41 @@
+"""events.enriched and dead-letter.* -> documents -> Elasticsearch | dead-letter.loader."""
+
+import threading
+from collections.abc import Callable
+
+from elasticsearch import Elasticsearch
+
+from headrace import event, kafka, service
+from headrace.batch import Limits, RejectLimit
+from headrace.dead_letter import TOPIC_PREFIX
+from headrace.progress import GroupProgress
+from headrace.registry import Registry
+from headrace.runner import Runner
+from loaders.realtime.mapping import templates
+from loaders.realtime.search import Search
+from loaders.realtime.settings import RealtimeLoaderSettings
+from loaders.realtime.stage import SERVICE, RealtimeStage
+
+
+def build(settings: RealtimeLoaderSettings, stop: threading.Event) -> Callable[[], None]:
+    """All the parts, put together."""
+    wanted = templates(Registry.load(settings.schemas_dir))
+    search = Search(Elasticsearch(settings.elasticsearch_url))
+    consumer = service.consumer(settings)
+    progress = GroupProgress(consumer, service.producer(settings), TOPIC_PREFIX + "loader")
+    return Runner(
+        service=SERVICE,
+        consumer=consumer,
+        topics=[event.ENRICHED_TOPIC, *kafka.DEAD_LETTER_TOPICS],
+        stage=RealtimeStage(search),
+        progress=progress,
+        prepare=lambda: search.prepare(wanted),
+        limits=Limits(settings.max_batch_messages, settings.max_batch_bytes, settings.max_batch_seconds),
+        reject_limit=RejectLimit(settings.max_reject_share),
+        stop=stop,
+    ).run
+
+
+if __name__ == "__main__":
+    settings = RealtimeLoaderSettings.load()
+    service.run(SERVICE, settings, lambda stop: build(settings, stop))

@@ -1,0 +1,154 @@
+"""The HTTP side of the enrichment API: bytes in, bytes out. What is computed stands in scoring.py."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+
+from enrichment_api import scoring
+from enrichment_api.customers import Customers
+from enrichment_api.features import MODEL, Basis
+from enrichment_api.model import Model
+
+_seconds = Histogram(
+    "enrichment_api_request_seconds",
+    "Time of a scoring request",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
+)
+_scored = Counter("enrichment_api_scored_total", "Events scored, by what was known of the customer", ["features"])
+_unscored = Counter("enrichment_api_unscored_total", "Events that got no enrichment", ["why"])
+_refused = Counter("enrichment_api_refused_total", "Requests refused", ["code"])
+
+_decoder = msgspec.json.Decoder(scoring.Batch)
+_encoder = msgspec.json.Encoder()
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: int, lifespan: Lifespan | None = None) -> FastAPI:
+    """The app. `customers` gives the present snapshot; it is asked once a request."""
+    card = model.card
+    app = FastAPI(title="Headrace enrichment API", version=card.version, lifespan=lifespan, description="Scores events in batches.")
+
+    @app.post("/v1/score", openapi_extra=_openapi(), responses=_RESPONSES, summary="Score at most 1,000 events")
+    async def score(request: Request) -> Response:
+        """One object of enrichments for each event, in order; empty for a type without a model, or where the event cannot be scored."""
+        start = time.perf_counter()
+        try:
+            batch = _batch(await _body(request, max_body_bytes))
+        except _Refused as error:
+            _refused.labels(error.code).inc()
+            return _json({"code": error.code, "message": str(error)}, error.status)
+        answers = scoring.score(batch.events, customers(), model)
+        _count(batch, answers)
+        response = _json({"enrichments": answers})
+        _seconds.observe(time.perf_counter() - start)
+        return response
+
+    @app.get("/healthz", summary="The process is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="It can score now")
+    async def readyz() -> dict[str, Any]:
+        return {"status": "ready", "model": card.model, "version": card.version, "customers": len(customers())}
+
+    @app.get("/v1/models", summary="The cards of the models: what each was made from, and how good it is")
+    async def models() -> Response:
+        return _json({"models": [card]})
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    stream: AsyncIterator[bytes] = request.stream()
+    async for part in stream:
+        size += len(part)
+        if size > limit:
+            raise _Refused(413, "too_large", f"a request has at most {limit} bytes (ENRICHMENT_API_MAX_BODY_BYTES): send fewer events")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _batch(body: bytes) -> scoring.Batch:
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _Refused(422, "invalid", f"{error}: see /docs for the form of a request (at most {scoring.MAX_EVENTS} events)") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _Refused(422, "unparseable", f"the body is not JSON in UTF-8: {error}") from None
+
+
+def _count(batch: scoring.Batch, answers: list[dict[str, scoring.Enrichment]]) -> None:
+    counts = dict.fromkeys((*(basis.name.lower() for basis in Basis), "no_model", "unscorable"), 0)
+    for event, answer in zip(batch.events, answers, strict=True):
+        if answer:
+            counts[answer[MODEL].features] += 1
+        else:
+            counts["unscorable" if event.type == scoring.EVENT_TYPE else "no_model"] += 1
+    for name, count in counts.items():
+        if count:
+            (_unscored if name in ("no_model", "unscorable") else _scored).labels(name).inc(count)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(_encoder.encode(value), status, media_type="application/json")
+
+
+# The hot path decodes with msgspec, whose types FastAPI does not read: what /docs shows is made from the same types here.
+_schemas, _components = msgspec.json.schema_components(
+    [scoring.Batch, dict[str, scoring.Enrichment]], ref_template="#/components/schemas/{name}"
+)
+
+
+def _inlined(schema: Any) -> Any:
+    """`schema` without references: msgspec's components are not among those that FastAPI lists."""
+    if isinstance(schema, Mapping):
+        if "$ref" in schema:
+            return _inlined(_components[schema["$ref"].rsplit("/", 1)[1]])
+        return {key: _inlined(value) for key, value in schema.items()}
+    return [_inlined(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def _openapi() -> dict[str, Any]:
+    example = {
+        "events": [
+            {
+                "id": "o-1",
+                "source": "shop",
+                "type": "purchase",
+                "time": "2026-01-01T10:00:00Z",
+                "subject": "c-1",
+                "data": {"quantity": 2, "amount_usd": 28.98},
+            }
+        ]
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(_schemas[0]), "example": example}}}}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": {"type": "object", "properties": properties, "required": list(properties)}}}
+
+
+_ERROR = _object(code={"type": "string"}, message={"type": "string"})
+_ENRICHMENTS = {"type": "array", "items": _inlined(_schemas[1])}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Enrichments, one object for each event, in order", "content": _object(enrichments=_ENRICHMENTS)},
+    413: {"description": "The body is too large", "content": _ERROR},
+    422: {"description": "The body is not a batch of events", "content": _ERROR},
+}

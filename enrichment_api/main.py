@@ -1,0 +1,42 @@
+"""Start the enrichment API: `python -m enrichment_api.main`."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from enrichment_api.app import make_app
+from enrichment_api.model import Model, ModelError
+from enrichment_api.refresh import Refresher
+from enrichment_api.settings import Settings
+from headrace.lake import load_catalog
+from headrace.observability import set_up_logging
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    settings = Settings.load()
+    set_up_logging("enrichment_api", settings.log_level, settings.log_format)
+    try:
+        model = Model.load(settings.model_dir)
+    except ModelError as error:
+        sys.exit(f"enrichment_api: {error} (setting ENRICHMENT_API_MODEL_DIR)")
+    card = model.card
+    structlog.get_logger().info("model loaded", model=card.model, version=card.version, auc=card.metrics[card.model].auc)
+    refresher = Refresher(lambda: load_catalog(settings), settings.refresh_seconds)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        refresher.start()
+        yield
+        refresher.stop()
+
+    app = make_app(model, lambda: refresher.customers, settings.max_body_bytes, lifespan)
+    uvicorn.run(app, host=settings.bind_host, port=settings.port, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Keeps the customers' states as fresh as the lake has them. Reads Iceberg in a background thread; a request never waits for it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from prometheus_client import Gauge
+
+from enrichment_api.customers import Columns, Customers
+from enrichment_api.features import STATE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+TABLE = ("gold", "customer_features")
+
+_log = structlog.get_logger()
+_available = Gauge(
+    "enrichment_api_customer_features_available", "1 where lake.gold.customer_features could be read at the last look, else 0"
+)
+_loaded = Gauge("enrichment_api_customers", "Customers whose state is in memory")
+_loaded_at = Gauge("enrichment_api_customer_features_loaded_timestamp_seconds", "When the states in memory were read")
+
+
+class Refresher:
+    """`customers` is the latest snapshot that could be read: without any customer until then.
+
+    Where the table is absent or the lake cannot be reached, the snapshot stays as it is, and the log says so once for each change.
+    """
+
+    def __init__(self, open_catalog: "Callable[[], Catalog]", seconds: float) -> None:
+        self.customers = Customers.none()
+        self._open_catalog = open_catalog
+        self._catalog: Catalog | None = None
+        self._seconds = seconds
+        self._version: object = None  # which snapshot of which table is in memory
+        self._trouble: str | None = ""  # what kept us from reading at the last look; "" before the first look
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="customer-features", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look, at once and then every `seconds`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more. Returns without waiting for a look that goes on (the thread dies with the process)."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while True:
+            self.look()
+            if self._stop.wait(self._seconds):
+                return
+
+    def look(self) -> None:
+        """Read the table where it changed since the last time. Raises nothing: scoring goes on with what there is."""
+        from pyiceberg.exceptions import NoSuchTableError
+
+        try:
+            self._read()
+            trouble = None
+        except NoSuchTableError:
+            self._version, self.customers, trouble = None, Customers.none(), "lake.gold.customer_features is not there yet"
+        except Exception as error:  # of whatever kind: the lake's trouble must not become that of a request
+            self._catalog, trouble = None, f"the lake cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        _available.set(trouble is None)
+        _loaded.set(len(self.customers))
+        if trouble != self._trouble and trouble is not None:
+            known = f"the {len(self.customers)} customers in memory stay" if len(self.customers) else "every customer is new until then"
+            _log.warning("customer features unavailable", why=trouble, so=known)
+        self._trouble = trouble
+
+    def _read(self) -> None:
+        if self._catalog is None:
+            self._catalog = self._open_catalog()
+        table = self._catalog.load_table(TABLE)
+        snapshot = table.current_snapshot()
+        version = (table.metadata.table_uuid, snapshot and snapshot.snapshot_id)
+        if version == self._version:
+            return
+        self.customers = Customers.of(_parts(table))
+        self._version = version
+        _loaded_at.set_to_current_time()
+        _log.info("customer features loaded", customers=len(self.customers), snapshot=snapshot and snapshot.snapshot_id)
+
+
+def _parts(table: "Table") -> Iterator[Columns]:
+    scan = table.scan(selected_fields=("source", "customer_id", *(STATE.names or ())))
+    for batch in scan.to_arrow_batch_reader():
+        yield zip(batch.column("source").to_pylist(), batch.column("customer_id").to_pylist(), strict=True), states_of(batch)
+
+
+def states_of(batch: "pa.RecordBatch") -> NDArray[Any]:
+    """The states in rows of customer_features."""
+    import pyarrow as pa
+
+    states = np.empty(batch.num_rows, STATE)
+    for name in STATE.names or ():
+        is_time = STATE[name].kind == "M"
+        column = batch.column(name).cast(pa.timestamp("us", "UTC") if is_time else pa.float64())
+        states[name] = column.cast(pa.timestamp("us")) if is_time else column.fill_null(0)
+    return states

@@ -1,0 +1,92 @@
+"""A batch of events to a batch of enrichments: one look-up, one call of the model. Pure, given both."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from enrichment_api.customers import Customers
+from enrichment_api.features import MODEL, Basis, features
+from enrichment_api.model import Model
+
+MAX_EVENTS = 1000
+EVENT_TYPE = "purchase"  # the type that there is a model for
+
+_OFFSET = re.compile(r".*(?:[Zz]|[+-]\d\d:\d\d)", re.DOTALL)
+
+
+class Asked(msgspec.Struct):
+    """An event to be scored, as far as it matters here."""
+
+    id: str
+    source: str
+    type: str
+    time: str
+    subject: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Batch(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a request."""
+
+    events: Annotated[list[Asked], msgspec.Meta(max_length=MAX_EVENTS)]
+
+
+class Enrichment(msgspec.Struct):
+    """A score with what it came from. `features` is "customer" where the customer's state counted, "new" where there is none, and
+    "ahead" where the state in the lake is not older than the event (scored as a new customer's)."""
+
+    model: str
+    version: str
+    score: float
+    features: str
+
+
+class _Purchase(msgspec.Struct):
+    quantity: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+    amount_usd: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+
+
+_purchase = msgspec.json.Decoder(_Purchase)
+_BASES = {basis: basis.name.lower() for basis in Basis}
+
+
+def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[dict[str, Enrichment]]:
+    """One object of enrichments for each event, in order.
+
+    It is empty for a type without a model, and for a purchase that cannot be scored: one whose time is not RFC 3339, or whose data
+    lacks a number of items or a sum.
+    """
+    answers: list[dict[str, Enrichment]] = [{} for _ in events]
+    places, keys, times, purchases = [], [], [], []
+    for place, event in enumerate(events):
+        if event.type != EVENT_TYPE:
+            continue
+        try:
+            purchase = _purchase.decode(event.data)
+            time = utc(event.time)
+        except (msgspec.DecodeError, ValueError, OverflowError):
+            continue
+        places.append(place)
+        keys.append((event.source, event.subject or ""))
+        times.append(time)
+        purchases.append((purchase.quantity, purchase.amount_usd))
+    if not places:
+        return answers
+    quantity, amount_usd = np.array(purchases).T
+    rows, basis = features(np.array(times, "M8[us]"), quantity, amount_usd, customers.states(keys))
+    scores = model.score(rows).tolist()
+    version = model.card.version
+    for place, value, known in zip(places, scores, basis.tolist(), strict=True):
+        answers[place] = {MODEL: Enrichment(MODEL, version, value, _BASES[known])}
+    return answers
+
+
+def utc(text: str) -> datetime:
+    """The moment that RFC 3339 `text` says, in UTC, without a time zone. Raises ValueError or OverflowError where it says none."""
+    if not _OFFSET.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} has no offset from UTC")
+    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)

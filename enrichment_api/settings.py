@@ -1,0 +1,34 @@
+"""Settings of the enrichment API and of its training."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+import headrace.settings
+from headrace.lake import LakeSettings
+
+_PREFIX = SettingsConfigDict(env_prefix="ENRICHMENT_API_")
+
+
+class TrainSettings(headrace.settings.Settings):
+    """What training reads and writes, and with the API's own settings beside it (one prefix, one list of known names)."""
+
+    model_config = _PREFIX
+
+    model_dir: Path
+    data_file: Path
+    port: int = Field(8010, ge=1, le=65535)
+    url: str = "http://127.0.0.1:8010"
+    refresh_seconds: float = Field(15, gt=0)
+    max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
+
+
+class Settings(LakeSettings, TrainSettings):
+    """What the service needs."""
+
+    model_config = _PREFIX
+
+    bind_host: str = Field("127.0.0.1", validation_alias="BIND_HOST")
+    log_level: str = Field("info", validation_alias="LOG_LEVEL")
+    log_format: str = Field("json", validation_alias="LOG_FORMAT")

@@ -1,0 +1,116 @@
+"""The Spark session of curation, and the lock that keeps two curations apart."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pyspark.sql import SparkSession
+
+_NEEDED = ("LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY", "SPARK_JARS", "SCHEMAS_DIR")
+_LOGGING = Path(__file__).parent / "log4j2.properties"
+_LOCK = "headrace curation"
+
+
+class Busy(Exception):
+    """Another curation of this lake runs, and did not end in time."""
+
+
+def settings() -> Mapping[str, str]:
+    """The environment. Ends the process with one line where something is missing."""
+    missing = [name for name in _NEEDED if not os.environ.get(name)]
+    if missing:
+        sys.exit(f"curation: not set: {', '.join(missing)} (see .env.example; `make up` passes all of them to Airflow)")
+    return os.environ
+
+
+def open_session(env: Mapping[str, str]) -> SparkSession:
+    """A local Spark on two cores. Secrets are set after the start: what is set before stands on the JVM's command line."""
+    if env.get("JAVA17_HOME"):
+        os.environ["JAVA_HOME"] = env["JAVA17_HOME"]
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    scratch = Path(env["STATE_DIR"], "data", "curation").absolute() if env.get("STATE_DIR") else Path(tempfile.gettempdir())
+    scratch.mkdir(parents=True, exist_ok=True)
+    jars = ":".join(sorted(str(jar.absolute()) for jar in Path(env["SPARK_JARS"]).glob("*.jar")))
+    start = {
+        "spark.master": f"local[{env.get('CURATION_CORES', '2')}]",
+        "spark.app.name": "headrace-curation",
+        "spark.driver.memory": env.get("CURATION_MEMORY", "1g"),
+        "spark.driver.extraClassPath": jars,
+        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -Xss4m -Djava.io.tmpdir={scratch} -Dlog4j2.configurationFile={_LOGGING}",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.local.dir": str(scratch),
+        "spark.sql.warehouse.dir": str(scratch / "unused"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        "spark.sql.shuffle.partitions": "4",
+        "spark.sql.caseSensitive": "true",  # properties of JSON objects are
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.catalogImplementation": "in-memory",
+    }
+    builder = SparkSession.builder
+    for key, value in start.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    url, user, password = jdbc(env["LAKE_CATALOG_URL"])
+    catalog = {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        ".type": "jdbc",
+        ".uri": url,
+        ".jdbc.user": user,
+        ".jdbc.password": password,
+        ".jdbc.schema-version": "V1",
+        ".warehouse": env["LAKE_WAREHOUSE"],
+        ".io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        ".s3.endpoint": env["S3_ENDPOINT"],
+        ".s3.path-style-access": "true",
+        ".s3.access-key-id": env["S3_ACCESS_KEY"],
+        ".s3.secret-access-key": env["S3_SECRET_KEY"],
+        ".client.region": env["S3_REGION"],
+    }
+    for key, value in catalog.items():
+        spark.conf.set(f"spark.sql.catalog.lake{key}", value)
+    return spark
+
+
+def jdbc(url: str) -> tuple[str, str, str]:
+    """`postgresql://user:password@host:port/database` as (JDBC address, user, password)."""
+    parts = urlsplit(url)
+    address = f"jdbc:postgresql://{parts.hostname}:{parts.port or 5432}{parts.path}"
+    return address, unquote(parts.username or ""), unquote(parts.password or "")
+
+
+@contextmanager
+def alone(spark: SparkSession, env: Mapping[str, str], wait: float = 300) -> Iterator[None]:
+    """Hold the lake's curation lock, waiting up to `wait` seconds for it. Raises Busy.
+
+    Appends to Iceberg never conflict, so two curations at once would write the same rows twice. PostgreSQL drops the lock with the
+    connection, so a killed process leaves none behind.
+    """
+    jvm: Any = spark._jvm
+    connection = jvm.java.sql.DriverManager.getConnection(*jdbc(env["LAKE_CATALOG_URL"]))
+    try:
+        deadline = time.monotonic() + wait
+        while not _try_lock(connection):
+            if time.monotonic() > deadline:
+                raise Busy(f"another curation has run for {wait:.0f} seconds: try again when it has ended")
+            time.sleep(2)
+        yield
+    finally:
+        connection.close()
+
+
+def _try_lock(connection: Any) -> bool:
+    statement = connection.createStatement()
+    result = statement.executeQuery(f"SELECT pg_try_advisory_lock(hashtext('{_LOCK}'))")
+    result.next()
+    held = bool(result.getBoolean(1))
+    statement.close()
+    return held

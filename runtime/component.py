@@ -55,6 +55,7 @@ class Program:
     It starts once all programs named in `after` are ready and their `provision` has run, and after its own `prepare` (idempotent: a
     database migration), which raises RuntimeFailure where that fails; `ready` is asked until it returns True (a
     refused connection is a plain False, never an exception); then `provision` runs, idempotent, at every `make up`.
+    `make up` restarts a program that runs already only where its command, its environment or its component's configuration changed.
     """
 
     name: str
@@ -70,7 +71,9 @@ class Program:
     login: str | None = None  # "user / password", where one is needed
     ready_within: float = 120  # seconds
     stop_within: float = 20  # seconds between SIGTERM and SIGKILL, for the whole process group
+    stop_signal: str = "TERM"
     required_user: str | None = None  # run as this user where we are root
+    ends: bool = False  # it may end with exit code 0 when its work is done
 
 
 class Component(Protocol):

@@ -1,0 +1,76 @@
+# Every command of the project. What runs locally is in runtime/; settings are in .env (made from .env.example by the first `make up`).
+# Another platform on the same machine: HEADRACE_ENV_FILE=path/to/.env make up
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+BOOTSTRAP := .runtime/bootstrap
+UV := $(BOOTSTRAP)/bin/uv
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -n")
+COMPILE := compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
+LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
+# PostgreSQL's and the data's wheels are wanted for their files only; services come before dev, which includes them.
+ALONE := requirements/postgres requirements/cdnow
+
+.PHONY: help up down status logs clean demo test lint bench bench-startup verify lock lock-jars services dev
+
+help: ## List the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+up: services ## Fetch, build, configure and start everything (PROFILE=core: without Airflow, Trino and Superset)
+	@$(PYTHON) -m runtime up $(if $(PROFILE),--profile $(PROFILE))
+
+down: ## Stop everything
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m runtime down; else echo "Nothing was running."; fi
+
+status: services ## State, ports, memory, uptime and log of every process
+	@$(PYTHON) -m runtime status
+
+logs: services ## The ends of all logs, or follow one (NAME=kafka)
+	@$(PYTHON) -m runtime logs $(NAME)
+
+clean: ## Stop, and remove all data (YES=1: do not ask; ALL=1: what was fetched too)
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m runtime clean $(if $(YES),--yes) $(if $(ALL),--all); else echo "There is nothing to remove."; fi
+
+demo: dev ## Send real events through the running platform and account for every one
+	@$(PYTHON) -m cli demo
+
+test: dev ## All tests, on real servers
+	@$(PYTHON) -m pytest
+
+lint: dev ## ruff, mypy and the import rules
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports
+
+bench: bench-startup ## All measurements (tables go to benchmarks/results/)
+
+bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
+	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
+
+lock: $(UV) ## Compile requirements/*.in anew, with hashes
+	@for name in $(filter-out $(ALONE),$(LOCKS)); do echo "$$name.txt" && $(UV) pip $(COMPILE) $(UPGRADE) $$name.in -o $$name.txt || exit 1; done
+	@for name in $(ALONE); do echo "$$name.txt" && $(UV) pip $(COMPILE) $(UPGRADE) --no-deps $$name.in -o $$name.txt || exit 1; done
+
+lock-jars: services ## Write runtime/maven/*/sha256.txt anew, after a change of a pom.xml
+	@$(PYTHON) -m runtime lock-jars
+
+# ---- the environment: made anew only where the requirements changed ------------------------------------------------------------------
+services: .runtime/stamps/services
+dev: .runtime/stamps/dev
+
+# dev has all of services, so a dev environment that is up to date stays as it is.
+.runtime/stamps/services: requirements/services.txt | .venv/bin/python
+	@if [ -f .runtime/stamps/dev ] && [ ! requirements/dev.txt -nt .runtime/stamps/dev ]; then :; else \
+	  echo "Installing the services' packages" && $(UV) pip sync --quiet --require-hashes --python $(PYTHON) requirements/services.txt && rm -f .runtime/stamps/dev; fi
+	@mkdir -p $(@D) && touch $@
+
+.runtime/stamps/dev: requirements/dev.txt | .venv/bin/python
+	@echo "Installing the packages for tests" && $(UV) pip sync --quiet --require-hashes --python $(PYTHON) requirements/dev.txt
+	@mkdir -p $(@D) && touch $@ .runtime/stamps/services
+
+.venv/bin/python: | $(UV)
+	@$(UV) venv --quiet --python 3.11 .venv
+
+$(UV): requirements/bootstrap.txt
+	@command -v python3 > /dev/null || $(SUDO) apt-get install -y -qq python3 > /dev/null || { echo "headrace: python3 is missing: install it with: sudo apt-get install -y python3 python3-venv" >&2; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2> /dev/null || $(SUDO) apt-get install -y -qq python3-venv > /dev/null || { echo "headrace: python3-venv is missing: install it with: sudo apt-get install -y python3-venv" >&2; exit 1; }
+	@python3 -m venv --clear $(BOOTSTRAP) && $(BOOTSTRAP)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt && touch $(UV)

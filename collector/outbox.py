@@ -1,0 +1,240 @@
+"""Kafka as the collector uses it: a request's messages go in, and it is answered once all of them are acknowledged.
+
+A report for each message would cost more than all the rest, so only the last message of a request in each partition asks for one. It stands
+for those before it because
+
+- the partition is chosen here and a producer keeps the order within a partition,
+- messages never time out in the client (`delivery.timeout.ms` 0), so none can be dropped ahead of a later one, and
+- an idempotent producer's later messages cannot be written once one is lost: the broker refuses the gap in the sequence, and
+  `enable.gapless.guarantee` makes such a loss a fatal error.
+
+After any reported failure the producer is given up with everything it holds: its requests are answered Unavailable, and a new one is made.
+A request that waited for the deadline is answered Unavailable too; its messages may still arrive, as a repetition may.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from collector import metrics
+from headrace import dead_letter, event, kafka
+from headrace.dead_letter import Unavailable
+
+DEAD_LETTER_TOPIC = dead_letter.TOPIC_PREFIX + "collector"
+
+_TOPICS = (event.RAW_TOPIC, DEAD_LETTER_TOPIC)
+_MAX_MESSAGES = 2_000_000  # never reached: `max_bytes` bounds the queue first
+_POLL_EVERY = 0.001  # seconds between two looks at the reports while something is in flight
+_PROBE_EVERY = 1.0  # seconds between two looks at whether Kafka is there
+_PROBE_TIMEOUT = 3.0
+
+_log = structlog.get_logger()
+
+Keyed = tuple[bytes, bytes]
+
+
+class _Request:
+    """What one request waits for."""
+
+    __slots__ = ("bytes", "done", "expires", "reports")
+
+    def __init__(self, done: "asyncio.Future[None]", expires: float) -> None:
+        self.done = done
+        self.expires = expires
+        self.reports = 0
+        self.bytes = 0
+
+    def fail(self, why: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(Unavailable(why))
+
+
+class _Line:
+    """One producer's life, with the requests that depend on it."""
+
+    def __init__(self, config: kafka.Config) -> None:
+        self.broken: str | None = None
+        self.partitions: dict[str, int] = {}
+        self.bytes = 0
+        self.waiting: deque[_Request] = deque()
+        self.producer = Producer({**config, "log_level": 0, "error_cb": self._on_error})
+
+    def probe(self) -> str | None:
+        """Look at the topics; a reason where Kafka cannot take events. Blocks: runs in a thread."""
+        try:
+            topics = self.producer.list_topics(timeout=_PROBE_TIMEOUT).topics
+        except KafkaException as error:
+            return f"Kafka cannot be reached: {error.args[0].str()}"
+        for name in _TOPICS:
+            if name not in topics or topics[name].error or not topics[name].partitions:
+                return f"Kafka has no topic {name}"
+        self.partitions = {name: len(topics[name].partitions) for name in _TOPICS}
+        return None
+
+    def produce(self, topic: str, keyed: Sequence[Keyed], request: _Request) -> None:
+        """Hand messages to the client. Raises Unavailable where it did not take them all."""
+        count = self.partitions[topic]
+        last: set[int] = set()
+        messages: list[dict[str, Any]] = []
+        for key, value in reversed(keyed):
+            partition = crc32(key) % count
+            message = {"key": key, "value": value, "partition": partition}
+            if partition not in last:
+                last.add(partition)
+                message["callback"] = self._report_to(request)
+            messages.append(message)
+        messages.reverse()
+        request.reports += len(last)
+        try:
+            taken = self.producer.produce_batch(topic, messages)
+        except (BufferError, KafkaException) as error:
+            taken, self.broken = 0, f"Kafka's client takes no messages: {error}"
+        if taken < len(messages):  # their number and size are bounded, so this is no full queue
+            self.broken = self.broken or f"Kafka's client refused messages: {[m['_error'] for m in messages if '_error' in m][:1]}"
+            raise Unavailable(self.broken)
+
+    def _report_to(self, request: _Request) -> Any:
+        def report(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                metrics.KAFKA_ERRORS.labels(error.name()).inc()
+                self.broken = self.broken or f"Kafka refused messages: {error.str()}"
+                return
+            request.reports -= 1
+            if request.reports == 0:
+                self.bytes -= request.bytes
+                if not request.done.done():
+                    request.done.set_result(None)
+
+        return report
+
+    def _on_error(self, error: KafkaError) -> None:
+        metrics.KAFKA_ERRORS.labels(error.name()).inc()
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self.broken = self.broken or f"Kafka's client gave up: {error.str()}"
+
+    def abandon(self, why: str) -> None:
+        """Answer everything that waits with Unavailable."""
+        while self.waiting:
+            self.waiting.popleft().fail(why)
+
+    def dispose(self) -> None:
+        """Let go of the client and what it holds. Blocks: runs in a thread."""
+        self.producer.purge()
+        self.producer.flush(1)
+
+
+class Outbox:
+    """The way to Kafka. A request needs only `put`; `run` must run beside it."""
+
+    def __init__(self, bootstrap_servers: str, *, deadline: float, max_bytes: int) -> None:
+        """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement."""
+        self._config = kafka.producer_config(
+            bootstrap_servers,
+            delivery_timeout_ms=0,
+            enable_gapless_guarantee=True,
+            linger_ms=1,
+            queue_buffering_max_messages=_MAX_MESSAGES,
+            queue_buffering_max_kbytes=2 * max_bytes // 1024,
+            reconnect_backoff_max_ms=1000,
+        )
+        self._deadline = deadline
+        self._max_bytes = max_bytes
+        self._line: _Line | None = None
+        self._problem: str | None = "the collector is not connected to Kafka yet"
+        self._ticking = False
+        self._disposals: set[asyncio.Future[None]] = set()
+
+    @property
+    def problem(self) -> str | None:
+        """Why Kafka cannot take events now, or None where it can."""
+        if self._problem is None and self._line and self._line.bytes >= self._max_bytes:
+            return "too much waits for Kafka"
+        return self._problem
+
+    async def put(self, raw: Sequence[Keyed], letters: Sequence[Keyed]) -> None:
+        """Write events and dead letters. Returns once Kafka acknowledged all; raises Unavailable, within the deadline, where it did not."""
+        if not raw and not letters:
+            return
+        line = self._line
+        if line is None:
+            raise Unavailable(self._problem or "the collector is not connected to Kafka")
+        loop = asyncio.get_running_loop()
+        request = _Request(loop.create_future(), loop.time() + self._deadline)
+        for key, value in (*raw, *letters):
+            request.bytes += len(key) + len(value)
+        if line.bytes + request.bytes > self._max_bytes:
+            raise Unavailable("too much waits for Kafka")
+        line.bytes += request.bytes
+        line.waiting.append(request)
+        try:
+            if raw:
+                line.produce(event.RAW_TOPIC, raw, request)
+            if letters:
+                line.produce(DEAD_LETTER_TOPIC, letters, request)
+        except Unavailable:
+            self._give_up(line)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(_POLL_EVERY, self._tick)
+        await request.done
+
+    async def run(self) -> None:
+        """Keep a line open and know whether Kafka is there, until cancelled."""
+        while True:
+            line = self._line or _Line(self._config)
+            problem = await asyncio.to_thread(line.probe)
+            if self._line is None:
+                if problem is None:
+                    self._line = line
+                else:
+                    self._dispose(line)
+            if problem != self._problem:
+                _log.info("kafka can take events") if problem is None else _log.warning("kafka cannot take events", why=problem)
+            self._problem = problem
+            metrics.KAFKA_UP.set(problem is None)
+            metrics.IN_FLIGHT_BYTES.set(self._line.bytes if self._line else 0)
+            self._serve()
+            await asyncio.sleep(_PROBE_EVERY)
+
+    async def close(self) -> None:
+        """Give what is still in the client a last chance. Call after the last request was answered."""
+        if self._line:
+            await asyncio.to_thread(self._line.producer.flush, 5)
+
+    def _tick(self) -> None:
+        self._serve()
+        self._ticking = self._line is not None and bool(self._line.waiting)
+        if self._ticking:
+            asyncio.get_running_loop().call_later(_POLL_EVERY, self._tick)
+
+    def _serve(self) -> None:
+        """Take the client's reports, and answer the requests whose deadline has come."""
+        line = self._line
+        if line is None:
+            return
+        line.producer.poll(0)
+        if line.broken:
+            self._give_up(line)
+            return
+        now = asyncio.get_running_loop().time()
+        while line.waiting and (line.waiting[0].done.done() or line.waiting[0].expires <= now):
+            line.waiting.popleft().fail("Kafka did not acknowledge in time")
+
+    def _give_up(self, line: _Line) -> None:
+        if line is not self._line:
+            return
+        self._line = None
+        self._problem = line.broken or "the connection to Kafka broke"
+        _log.error("kafka producer given up", why=self._problem)
+        line.abandon(self._problem)
+        self._dispose(line)
+
+    def _dispose(self, line: _Line) -> None:
+        disposal = asyncio.ensure_future(asyncio.to_thread(line.dispose))
+        self._disposals.add(disposal)
+        disposal.add_done_callback(self._disposals.discard)

@@ -38,6 +38,8 @@ def read(path: Path) -> History:
             purchases.append((customer, day, float(quantity), float(amount)))
         except ValueError:
             raise BadData(f"{path}, line {number}: expected customer, yyyymmdd, items and dollars, found {line[:80]!r}") from None
+    if not purchases:
+        raise BadData(f"{path}: there are no purchases in it")
     purchases.sort(key=lambda purchase: purchase[1])
     customers = [customer for customer, *_ in purchases]
     time, quantities, amounts = (np.array([purchase[column] for purchase in purchases]) for column in (1, 2, 3))

@@ -33,11 +33,12 @@ class Refresher:
     Where the table is absent or the lake cannot be reached, the snapshot stays as it is, and the log says so once for each change.
     """
 
-    def __init__(self, open_catalog: "Callable[[], Catalog]", seconds: float) -> None:
+    def __init__(self, open_catalog: "Callable[[], Catalog]", seconds: float, table: tuple[str, str] = TABLE) -> None:
         self.customers = Customers.none()
         self._open_catalog = open_catalog
         self._catalog: Catalog | None = None
         self._seconds = seconds
+        self._table = table
         self._version: object = None  # which snapshot of which table is in memory
         self._trouble: str | None = ""  # what kept us from reading at the last look; "" before the first look
         self._stop = threading.Event()
@@ -78,7 +79,7 @@ class Refresher:
     def _read(self) -> None:
         if self._catalog is None:
             self._catalog = self._open_catalog()
-        table = self._catalog.load_table(TABLE)
+        table = self._catalog.load_table(self._table)
         snapshot = table.current_snapshot()
         version = (table.metadata.table_uuid, snapshot and snapshot.snapshot_id)
         if version == self._version:

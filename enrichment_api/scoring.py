@@ -25,8 +25,8 @@ class Asked(msgspec.Struct):
     source: str
     type: str
     time: str
+    data: msgspec.Raw
     subject: str | None = None
-    data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class Batch(msgspec.Struct, forbid_unknown_fields=True):

@@ -17,12 +17,19 @@ from enrichment_api.refresh import states_of
 from enrichment_api.train import outcome, split
 
 NOW = np.datetime64("2026-03-01T12:00:00", "us")
+keys = st.sets(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=20)
 HEADING = "customer_id date number_of_cds dollar_value"
 Purchase = tuple[str, int, int, float]  # customer, day of 1997, items, dollars
+dollars = st.integers(0, 9999).map(lambda cents: cents / 100)
 purchases = st.lists(
-    st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 330), st.integers(1, 9), st.integers(0, 9999).map(lambda cents: cents / 100)),
+    st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 330), st.integers(1, 9), dollars),
     max_size=25,
 )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
 
 
 def _row(**values: Any) -> dict[str, float]:
@@ -83,10 +90,10 @@ def test_all_features_are_finite(times: list[datetime], number: float, dollars: 
 
 
 @given(purchases)
-def test_history_knows_what_came_before_and_after_and_nothing_else(tmp_path_factory: pytest.TempPathFactory, bought: list[Purchase]) -> None:
+def test_history_knows_what_came_before_and_after_and_nothing_else(folder: Path, bought: list[Purchase]) -> None:
     if not bought:
         return
-    read = history.read(_write(tmp_path_factory.mktemp("data"), bought))
+    read = history.read(_write(folder, bought))
     expected = sorted(bought, key=lambda purchase: purchase[1])
     for i, (who, day, items, dollars) in enumerate(expected):
         before = [purchase for purchase in expected if purchase[0] == who and purchase[1] < day]
@@ -105,8 +112,8 @@ def test_history_knows_what_came_before_and_after_and_nothing_else(tmp_path_fact
 
 
 @given(purchases)
-def test_what_is_learnt_from_is_over_before_the_test_begins(tmp_path_factory: pytest.TempPathFactory, bought: list[Purchase]) -> None:
-    read = history.read(_write(tmp_path_factory.mktemp("data"), [("z", 0, 1, 1.0), *bought, ("z", 330, 1, 1.0)]))
+def test_what_is_learnt_from_is_over_before_the_test_begins(folder: Path, bought: list[Purchase]) -> None:
+    read = history.read(_write(folder, [("z", 0, 1, 1.0), *bought, ("z", 330, 1, 1.0)]))
     train, test = split(read)
     horizon = np.timedelta64(90, "D")
     assert not (train & test).any()
@@ -150,15 +157,15 @@ def test_serving_gives_the_features_of_training(tmp_path: Path) -> None:
             row["quantity_total"] += int(read.quantity[i])
             row["monetary_total_usd"] += float(read.amount_usd[i])
         batches = pa.Table.from_pylist(list(table.values())).to_batches() if table else []
-        keys = [[("cdnow", name) for name in batch.column("customer_id").to_pylist()] for batch in batches]
-        customers = Customers.of((key, states_of(batch)) for key, batch in zip(keys, batches, strict=True))
+        known = [[("cdnow", name) for name in batch.column("customer_id").to_pylist()] for batch in batches]
+        customers = Customers.of((key, states_of(batch)) for key, batch in zip(known, batches, strict=True))
         served, _ = features(
             read.time[rows], read.quantity[rows], read.amount_usd[rows], customers.states([("cdnow", read.customer[i]) for i in rows])
         )
         np.testing.assert_array_equal(served, learnt[rows])
 
 
-@given(st.sets(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=20), st.sets(st.tuples(st.text(max_size=3), st.text(max_size=3))))
+@given(keys, keys)
 def test_each_customer_is_found_and_no_other(known: set[tuple[str, str]], others: set[tuple[str, str]]) -> None:
     there, away = sorted(known), sorted(others - known)
     states = np.full(len(there), ABSENT)

@@ -20,6 +20,10 @@ def main() -> int:
     clean = commands.add_parser("clean", help="stop, and remove all data")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     clean.add_argument("--all", action="store_true", help="what was fetched too")
+    second = commands.add_parser("second", help="write HEADRACE_ENV_FILE for one more platform on this machine")
+    second.add_argument("--state-dir", required=True)
+    second.add_argument("--shift", type=int, required=True, help="what is added to each port")
+    commands.add_parser("lock-jars", help="write runtime/maven/*/sha256.txt anew")
     given = parser.parse_args()
     try:
         match given.command:
@@ -33,6 +37,10 @@ def main() -> int:
                 platform.logs(given.name or None)
             case "clean":
                 platform.clean(given.yes, given.all)
+            case "second":
+                platform.second(given.state_dir, given.shift)
+            case "lock-jars":
+                platform.lock_jars()
     except RuntimeFailure as failure:
         for line in str(failure).splitlines():
             print(f"headrace: {line}" if not line.startswith("  ") else line, file=sys.stderr)

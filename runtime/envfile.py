@@ -21,7 +21,7 @@ def ensure_env_file(path: Path, example: Path) -> list[str]:
     """
     template = example.read_text()
     if not path.is_file():
-        _write_privately(path, with_secrets(template))
+        write_privately(path, with_secrets(template))
         return []
     text = path.read_text()
     known, there = _keys(template), _keys(text)
@@ -31,7 +31,7 @@ def ensure_env_file(path: Path, example: Path) -> list[str]:
     missing = [key for key in known if key not in there]
     if missing:
         lines = "".join(f"{key}={_default(key, known[key])}\n" for key in missing)
-        _write_privately(path, f"{text.rstrip()}\n\n# Added from a newer {example.name}.\n{lines}")
+        write_privately(path, f"{text.rstrip()}\n\n# Added from a newer {example.name}.\n{lines}")
     return missing
 
 
@@ -52,6 +52,12 @@ def with_settings(text: str, changes: dict[str, str]) -> str:
             raise RuntimeFailure(f"no setting {key} in the .env file")
         text = f"{before}{name}{value}\n{after.partition(chr(10))[2]}".removeprefix("\n")
     return text
+
+
+def beside(template: str, state_dir: str, shift: int) -> str:
+    """The text of an .env file for one more platform on this machine: secrets, STATE_DIR and ports (each `shift` higher) of its own."""
+    ports = {key: str(int(value) + shift) for key, value in _keys(template).items() if key.endswith("_PORT")}
+    return with_settings(with_secrets(template), {"STATE_DIR": state_dir, **ports})
 
 
 def read(path: Path) -> dict[str, str]:
@@ -84,7 +90,8 @@ def _default(key: str, value: str) -> str:
     return secrets.token_hex(20)  # stands in URLs and in configuration files without being quoted
 
 
-def _write_privately(path: Path, text: str) -> None:
+def write_privately(path: Path, text: str) -> None:
+    """Write a file with secrets, which only we may read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.chmod(0o600)

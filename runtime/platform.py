@@ -16,6 +16,7 @@ from runtime.catalog import components, programs_of
 from runtime.component import Component, Place, Program
 from runtime.errors import RuntimeFailure
 from runtime.fetching import digest_of
+from runtime.maven import write_lock
 from runtime.ordering import check, levels
 from runtime.starting import start_all
 from runtime.supervisor import Supervisor, log_path
@@ -65,6 +66,15 @@ def up(profile: str | None = None) -> None:
     console.print(tables.running(place, programs))
 
 
+def second(state_dir: str, shift: int) -> None:
+    """Write the .env file of one more platform on this machine, where there is none."""
+    path = env_path()
+    if path == ROOT / ".env":
+        raise RuntimeFailure("HEADRACE_ENV_FILE says where the .env file of a second platform shall be: set it")
+    if not path.is_file():
+        envfile.write_privately(path, envfile.beside(EXAMPLE.read_text(), state_dir, shift))
+
+
 def fetch(place: Place, parts: list[Component]) -> None:
     """Bring everything that `parts` need, several at once."""
     place.servers.mkdir(parents=True, exist_ok=True)
@@ -79,6 +89,13 @@ def fetch(place: Place, parts: list[Component]) -> None:
         failures = [error for error in (future.exception() for future in waiting) if error]
     for error in failures:
         raise error
+
+
+def lock_jars() -> None:
+    """Write the sums of all jars anew, after a version in a pom.xml was changed."""
+    for folder in sorted(path.parent for path in (ROOT / "runtime" / "maven").glob("*/pom.xml")):
+        console.print(_short(folder))
+        write_lock(folder, ROOT / ".runtime" / "build" / "lock", lambda _: None)
 
 
 def _disk_needed(place: Place, profile: str) -> int:

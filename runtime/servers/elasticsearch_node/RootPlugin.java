@@ -8,6 +8,7 @@ import org.elasticsearch.Build;
 import org.elasticsearch.client.internal.node.NodeClient;
 import org.elasticsearch.cluster.metadata.IndexNameExpressionResolver;
 import org.elasticsearch.cluster.node.DiscoveryNodes;
+import org.elasticsearch.cluster.service.ClusterService;
 import org.elasticsearch.common.io.stream.NamedWriteableRegistry;
 import org.elasticsearch.common.settings.ClusterSettings;
 import org.elasticsearch.common.settings.IndexScopedSettings;
@@ -27,18 +28,26 @@ import org.elasticsearch.xcontent.XContentBuilder;
 
 /** Answers {@code GET /}, which clients and Trino's connector ask for the version, and whose own module is not published. */
 public final class RootPlugin extends Plugin implements ActionPlugin {
+    private ClusterService service;
+
+    @Override
+    public Collection<?> createComponents(PluginServices services) {
+        service = services.clusterService();
+        return List.of();
+    }
+
     @Override
     public Collection<RestHandler> getRestHandlers(Settings settings, NamedWriteableRegistry writeables, RestController controller,
             ClusterSettings cluster, IndexScopedSettings scoped, SettingsFilter filter, IndexNameExpressionResolver resolver,
             Supplier<DiscoveryNodes> nodes, Predicate<NodeFeature> features) {
-        return List.of(new Root(settings.get("cluster.name", "headrace")));
+        return List.of(new Root(service));
     }
 
     private static final class Root extends BaseRestHandler {
-        private final String cluster;
+        private final ClusterService service;
 
-        Root(String cluster) {
-            this.cluster = cluster;
+        Root(ClusterService service) {
+            this.service = service;
         }
 
         @Override
@@ -56,8 +65,9 @@ public final class RootPlugin extends Plugin implements ActionPlugin {
             return channel -> {
                 Build build = Build.current();
                 XContentBuilder body = channel.newBuilder().prettyPrint().startObject()
-                    .field("name", client.getLocalNodeId())
-                    .field("cluster_name", cluster)
+                    .field("name", service.getNodeName())
+                    .field("cluster_name", service.getClusterName().value())
+                    .field("cluster_uuid", service.state().metadata().clusterUUID())
                     .startObject("version")
                     .field("number", build.qualifiedVersion())
                     .field("build_flavor", build.flavor())

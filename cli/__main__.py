@@ -1,11 +1,32 @@
 """`headrace`: the platform from the command line. Every command says in one line what went wrong and what to do."""
 
-import typer
+import sys
 
-from cli import schemas
+import typer
+from confluent_kafka import KafkaException
+
+from cli import events, schemas
+from cli.doctor import doctor
+from cli.sql import sql
+from cli.topics import topics
 
 app = typer.Typer(name="headrace", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(schemas.app, name="schemas")
+app.add_typer(events.app, name="events")
+app.command()(topics)
+app.command()(doctor)
+app.command()(sql)
+
+
+def main() -> None:
+    """The process: what a command lets through ends it with one line too."""
+    try:
+        app(prog_name="headrace")
+    except KafkaException as error:
+        sys.exit(f"headrace: Kafka: {error}")
+    except BrokenPipeError:
+        sys.exit(0)
+
 
 if __name__ == "__main__":
-    app(prog_name="headrace")
+    main()

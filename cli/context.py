@@ -1,6 +1,7 @@
 """What every command needs: the settings of the platform, and one way to fail."""
 
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,9 +15,18 @@ out = Console()
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+class _Env(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        sys.exit(f"headrace: no setting {name} in {_env_file()}: compare it with .env.example")
+
+
+def _env_file() -> Path:
+    return ROOT / os.environ.get("HEADRACE_ENV_FILE", ".env")
+
+
 def settings() -> dict[str, str]:
-    """The settings of the platform: of the file named by HEADRACE_ENV_FILE, else of the checkout's .env."""
-    return read_env_file(ROOT / os.environ.get("HEADRACE_ENV_FILE", ".env"))
+    """The platform's settings: of the file named by HEADRACE_ENV_FILE, else of the checkout's .env. Asking for one not there ends the command."""
+    return _Env(read_env_file(_env_file()))
 
 
 def fail(sentence: str) -> NoReturn:

@@ -19,9 +19,15 @@ from headrace.event import rfc3339
 
 PRODUCTS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "static" / "products.json").read_text())
 CHROMIUM = "/usr/bin/chromium"
-CHROMIUM_FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-).split()
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 _WIRE_NAMES = {"page": "page_view"}
 
 
@@ -35,19 +41,20 @@ class Sent:
 
 def visit(shop_url: str, chromium: str = CHROMIUM) -> list[Sent]:
     """Go through the shop in Chromium: look, click, log in, put two records into the cart, buy, leave. Names what was sent and answered."""
-    from playwright.sync_api import Request, sync_playwright
+    from playwright.sync_api import Response, sync_playwright
 
     sent: dict[str, Sent] = {}
 
-    def note(request: Request) -> None:
-        if request.method == "POST" and "/v1/batch" in request.url:
+    def note(response: Response) -> None:
+        request = response.request
+        if request.method == "POST" and "/v1/batch" in request.url and response.ok:
             sent.update((event.id, event) for event in sent_in(request.post_data or "{}"))
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         try:
             page = browser.new_page()
-            page.on("requestfinished", note)
+            page.on("response", note)
             page.goto(shop_url)
             page.get_by_role("button", name="Jazz").click()
             page.get_by_role("button", name="All").click()
@@ -90,7 +97,7 @@ def browser_like_visit(collector_url: str, write_key: str, shop_url: str = "http
                 raise Unavailable(f"the collector at {collector_url}: {error}") from error
             if answer.status_code != 200:
                 raise Unavailable(f"the collector at {collector_url} answered {answer.status_code}: {answer.text[:300]}")
-    return [event for event in sent_in(json.dumps({"batch": calls}))]
+    return list(sent_in(json.dumps({"batch": calls})))
 
 
 def _calls_of_visit(shop_url: str, rng: random.Random) -> list[dict[str, Any]]:
@@ -101,7 +108,7 @@ def _calls_of_visit(shop_url: str, rng: random.Random) -> list[dict[str, Any]]:
     lines = [{"product_id": p["id"], "name": p["title"], "quantity": 1, "price_usd": p["price_usd"]} for p in bought]
     page = {"url": f"{shop_url}/", "path": "/", "search": "", "title": "Millrace Records", "referrer": ""}
     user = f"web-{customer[:8]}"
-    email = f"visitor-{customer[:8]}@example.org"
+    name = f"visitor-{customer[:8]}"
     order = {"quantity": 2, "amount_usd": round(sum(p["price_usd"] for p in bought), 2), "order_id": f"o-{session[:8]}", "products": lines}
 
     def click(button: str, text: str) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def _calls_of_visit(shop_url: str, rng: random.Random) -> list[dict[str, Any]]:
         (False, click("add-to-cart", "Add to cart")),
         (False, track("add_to_cart", lines[1])),
         (False, click("log-in", "Log in")),
-        (True, {"type": "identify", "traits": {"email": email, "name": email.split("@")[0]}}),
+        (True, {"type": "identify", "traits": {"email": f"{name}@example.org", "name": name}}),
         (True, track("login", {"method": "password"})),
         (True, click("buy", "Buy now")),
         (True, track("purchase", order)),

@@ -11,7 +11,7 @@ from headrace.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = set(dotenv_values(ROOT / ".env.example", interpolate=False))
-FOLDERS = "headrace collector enricher enrichment_api loaders producers cli runtime dags dashboards docker".split()
+FOLDERS = ["headrace", "collector", "enricher", "enrichment_api", "loaders", "producers", "cli", "runtime", "dags", "dashboards", "docker"]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for pattern in ("*/settings.py", "*/*/settings.py")

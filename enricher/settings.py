@@ -3,10 +3,10 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from headrace.service import ConsumerSettings
+from headrace import service
 
 
-class EnricherSettings(ConsumerSettings):
+class EnricherSettings(service.ConsumerSettings):
     """A batch is one scoring request, so `max_batch_messages` is at most the 1,000 that the enrichment API takes."""
 
     model_config = SettingsConfigDict(env_prefix="ENRICHER_")

@@ -1,7 +1,6 @@
 """The enricher: whole validation of each event, one scoring request for each batch, out to `events.enriched`."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -13,7 +12,6 @@ from headrace.messages import MAX_VALUE_BYTES, Message, Rejected
 from headrace.registry import Registry
 
 _NOTHING = b"{}"
-_LONGEST_TIME = len("2026-01-01T00:00:00.000000Z")
 
 
 class Scorer(Protocol):
@@ -39,20 +37,10 @@ def validated(registry: Registry, value: bytes | None) -> RawEvent:
     if plan.subject == "required" and not raw.subject:
         raise Invalid(Reason.MISSING_ATTRIBUTE, f"subject: a {raw.type} event needs one (whom or what it is about)")
     for name, said in (("time", raw.time), ("received_at", raw.received_at)):
-        if not _is_utc(said):
+        if not event.is_utc(said):
             raise Invalid(Reason.INVALID_ATTRIBUTE, f"{name}: {said[:50]!r} is not like 2026-01-31T12:00:00.000Z")
     registry.validate(registry.schema_ref(raw.type, raw.dataschema), bytes(raw.data))
     return raw
-
-
-def _is_utc(text: str) -> bool:
-    """RFC 3339 in UTC, of a precision that every store behind takes."""
-    if len(text) > _LONGEST_TIME or text[10:11] != "T" or text[-1:] != "Z":
-        return False
-    try:
-        return datetime.fromisoformat(text) is not None
-    except ValueError:
-        return False
 
 
 def enriched(raw: RawEvent, enrichment: bytes, enriched_at: str) -> EnrichedEvent:

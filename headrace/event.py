@@ -82,3 +82,17 @@ def rfc3339(moment: datetime) -> str:
 def now() -> str:
     """The present moment, as `rfc3339` writes it."""
     return rfc3339(datetime.now(UTC))
+
+
+_LONGEST_MOMENT = len("2026-01-01T00:00:00.000000Z")
+
+
+def is_utc(text: str) -> bool:
+    """Whether `text` is a moment as we write it: RFC 3339, `Z`, at most microseconds, which every store behind takes."""
+    if len(text) > _LONGEST_MOMENT or text[10:11] != "T" or text[-1:] != "Z":
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

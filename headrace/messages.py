@@ -61,6 +61,22 @@ def letter_of(service: str, refusal: Rejected) -> DeadLetter:
     return letter
 
 
+def letter_in(service: str, message: Message) -> DeadLetter:
+    """The dead letter in a message of a dead-letter topic, or one by `service` about the message where there is none in it.
+
+    There is one in any case, and its moments are moments: a dead letter is never refused, for that would only make another.
+    """
+    try:
+        letter = dead_letter.decode(message.value() or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return letter_of(service, Rejected(message, Reason.UNPARSEABLE, f"not a dead letter: {error}"))
+    if not event.is_utc(letter.rejected_at):
+        letter.rejected_at = event.now()
+    if letter.received_at is not None and not event.is_utc(letter.received_at):
+        letter.received_at = None
+    return letter
+
+
 def _cut(text: str, most: int) -> str:
     return text[: most - most % 4]  # whole groups of base64
 
@@ -86,4 +102,6 @@ def _attributes(value: bytes) -> dict[str, str]:
     said = {name: getattr(found, name) for name in ("id", "source", "type", "subject", "time", "received_at")}
     if isinstance(found.receipt, dict):
         said["key_id"] = found.receipt.get("key_id")
+    if not (isinstance(found.received_at, str) and event.is_utc(found.received_at)):
+        del said["received_at"]
     return {name: text for name, text in said.items() if isinstance(text, str)}

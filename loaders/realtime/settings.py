@@ -3,10 +3,10 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from headrace.service import ConsumerSettings
+from headrace import service
 
 
-class RealtimeLoaderSettings(ConsumerSettings):
+class RealtimeLoaderSettings(service.ConsumerSettings):
     """An event is searchable once its batch is full or old enough, plus Elasticsearch's refresh (1 s)."""
 
     model_config = SettingsConfigDict(env_prefix="REALTIME_LOADER_")

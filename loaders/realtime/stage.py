@@ -11,10 +11,10 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from headrace import dead_letter, event
-from headrace.dead_letter import DeadLetter, Invalid, Reason, Unavailable
+from headrace import event
+from headrace.dead_letter import Invalid, Reason, Unavailable
 from headrace.event import ENRICHED_TOPIC
-from headrace.messages import Message, Rejected, letter_of
+from headrace.messages import Message, Rejected, letter_in
 from loaders.realtime.mapping import Document, bare_dead_letter_document, dead_letter_document, event_document
 
 SERVICE = "realtime-loader"
@@ -47,7 +47,7 @@ class RealtimeStage:
     def parse(self, message: Message) -> Document:
         """The document of a message. A dead letter has one in any case: refusing it would only make another dead letter."""
         if message.topic() != ENRICHED_TOPIC:
-            return dead_letter_document(letter_in(message))
+            return dead_letter_document(letter_in(SERVICE, message))
         try:
             return event_document(event.decode_enriched(message.value() or b""))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -73,20 +73,12 @@ class RealtimeStage:
         return rejected
 
     def _index_bare(self, message: Message, refused: Outcome) -> None:
-        outcome = self._bulk.create([bare_dead_letter_document(letter_in(message), refused.error)])[0]
+        outcome = self._bulk.create([bare_dead_letter_document(letter_in(SERVICE, message), refused.error)])[0]
         if outcome.status in _TRY_AGAIN:
             raise Unavailable(f"Elasticsearch: {outcome.error}")
         if outcome.status not in _DONE:
             place = f"{message.topic()}/{message.partition()}/{message.offset()}"
             self._log.error("a dead letter cannot be searched for; the lake has it", message=place, why=outcome.error)
-
-
-def letter_in(message: Message) -> DeadLetter:
-    """The dead letter of a message, or one about the message where there is none in it."""
-    try:
-        return dead_letter.decode(message.value() or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return letter_of(SERVICE, Rejected(message, Reason.UNPARSEABLE, f"not a dead letter: {error}"))
 
 
 def _chunks(items: Sequence[tuple[Message, Document]]) -> Iterator[list[tuple[Message, Document]]]:

@@ -1,0 +1,41 @@
+"""events.enriched and dead-letter.* -> rows -> lake.bronze, with the offsets in the same commit."""
+
+import threading
+from collections.abc import Callable
+
+from headrace import event, kafka, lake, service
+from headrace.batch import Limits, RejectLimit
+from headrace.dead_letter import TOPIC_PREFIX
+from headrace.runner import Runner
+from loaders.batch import rows
+from loaders.batch.settings import BatchLoaderSettings
+from loaders.batch.stage import SERVICE, LakeStage
+from loaders.batch.table import BronzeTable, open_table
+
+
+def build(settings: BatchLoaderSettings, stop: threading.Event) -> Callable[[], None]:
+    """All the parts, put together."""
+
+    def open_tables() -> tuple[BronzeTable, BronzeTable]:
+        catalog = lake.load_catalog(settings)
+        events = open_table(catalog, "events", rows.EVENTS, "received_at")
+        letters = open_table(catalog, "dead_letters", rows.DEAD_LETTERS, "rejected_at")
+        return BronzeTable(events, [event.ENRICHED_TOPIC]), BronzeTable(letters, kafka.DEAD_LETTER_TOPICS)
+
+    consumer = service.consumer(settings)
+    stage = LakeStage(consumer, service.producer(settings), open_tables, TOPIC_PREFIX + "loader")
+    return Runner(
+        service=SERVICE,
+        consumer=consumer,
+        topics=[event.ENRICHED_TOPIC, *kafka.DEAD_LETTER_TOPICS],
+        stage=stage,
+        progress=stage,
+        limits=Limits(settings.max_rows, settings.max_bytes, settings.max_age_seconds),
+        reject_limit=RejectLimit(settings.max_reject_share),
+        stop=stop,
+    ).run
+
+
+if __name__ == "__main__":
+    settings = BatchLoaderSettings.load()
+    service.run(SERVICE, settings, lambda stop: build(settings, stop))

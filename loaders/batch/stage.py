@@ -1,0 +1,135 @@
+"""The batch loader: enriched events and all dead letters into `lake.bronze`.
+
+It is a stage and keeps its progress itself: `deliver` makes rows, and `finish` commits them to the lake together with their offsets. What
+the group has committed in Kafka is for people who look at lag; reading starts where the tables say.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+import msgspec
+import pyarrow as pa
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+
+from headrace import event
+from headrace.dead_letter import DeadLetter, Invalid, Reason, Unavailable
+from headrace.event import ENRICHED_TOPIC, EnrichedEvent
+from headrace.messages import Message, Partition, Rejected, letter_in
+from headrace.progress import publish
+from headrace.runner import Rewind
+from loaders.batch.rows import dead_letter_rows, event_rows, sorted_out
+from loaders.batch.table import BronzeTable
+
+SERVICE = "batch-loader"
+Row = EnrichedEvent | DeadLetter
+_CALL_SECONDS = 10.0
+
+
+class LakeStage:
+    """Stage and Progress of the batch loader. `letters_to` is the dead-letter topic."""
+
+    def __init__(
+        self, consumer: Consumer, producer: Producer, open_tables: Callable[[], tuple[BronzeTable, BronzeTable]], letters_to: str
+    ) -> None:
+        self._consumer = consumer
+        self._producer = producer
+        self._open_tables = open_tables
+        self._letters_to = letters_to
+        self._log = structlog.get_logger()
+        self._unsettled: list[TopicPartition] = []
+        self._starts: dict[Partition, int] = {}
+        self._rows: tuple[pa.Table, pa.Table]
+
+    # ---- Stage ----
+
+    def parse(self, message: Message) -> Row:
+        """An enriched event or a dead letter (of which there is one in any case)."""
+        if message.topic() != ENRICHED_TOPIC:
+            return letter_in(SERVICE, message)
+        try:
+            return event.decode_enriched(message.value() or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(Reason.UNPARSEABLE, f"not an event as the enricher writes it: {error}") from None
+
+    def deliver(self, items: Sequence[tuple[Message, Row]]) -> Sequence[Rejected]:
+        """The rows of a batch, ready for `finish`."""
+        now = datetime.now(UTC)
+        for message, _ in items:
+            if message.offset() < self._starts[message.topic(), message.partition()]:
+                raise RuntimeError(f"{message.topic()}/{message.partition()} is read at {message.offset()}, before where it was to start")
+        events = [cast(tuple[Message, EnrichedEvent], item) for item in items if isinstance(item[1], EnrichedEvent)]
+        letters = [cast(tuple[Message, DeadLetter], item) for item in items if isinstance(item[1], DeadLetter)]
+        event_table, rejected = sorted_out(event_rows, events, now)
+        self._rows = event_table, dead_letter_rows(letters, now)
+        return rejected
+
+    # ---- Progress ----
+
+    def start(self) -> None:
+        """Open the tables, which are made where they are not there yet."""
+        self._tables = self._open_tables()
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        """Paused until `settle` has looked where to start: the lake cannot be asked inside a poll."""
+        self._consumer.incremental_assign([TopicPartition(p.topic, p.partition, OFFSET_BEGINNING) for p in partitions])
+        self._consumer.pause(list(partitions))
+        self._unsettled += partitions
+
+    def settle(self) -> None:
+        """Seek to where the tables say. What they say is beyond the topic where Kafka lost or removed messages: then from its beginning."""
+        if not self._unsettled:
+            return
+        ours = {(p.topic, p.partition) for p in self._consumer.assignment()}
+        open_ones = {(p.topic, p.partition) for p in self._unsettled} & ours
+        said = {partition: offset for table in self._tables for partition, offset in table.look_up(_of(table, open_ones)).items()}
+        try:
+            starts = [self._start_of(partition, offset) for partition, offset in said.items()]
+            for start in starts:
+                self._consumer.seek(start)
+        except KafkaException as error:
+            raise Unavailable(f"Kafka: {error.args[0].str()}") from error
+        self._starts |= {(start.topic, start.partition): start.offset for start in starts}
+        self._unsettled = []
+        self._consumer.resume(starts)
+        if starts:
+            self._log.info("reading from", offsets={f"{start.topic}/{start.partition}": start.offset for start in starts})
+
+    def _start_of(self, partition: Partition, said: int | None) -> TopicPartition:
+        place = TopicPartition(*partition)
+        low, high = self._consumer.get_watermark_offsets(place, timeout=_CALL_SECONDS) or (0, 0)
+        in_step = said is None or low <= said <= high
+        if not in_step:
+            self._log.error(
+                "the lake is not in step with Kafka: reading from the beginning", topic=place.topic, lake=said, kafka=[low, high]
+            )
+        place.offset = said if said is not None and in_step else low
+        return place
+
+    def begin(self) -> None:
+        """Nothing to begin."""
+
+    def finish(self, letters: Sequence[DeadLetter], offsets: Mapping[Partition, int]) -> None:
+        """Dead letters first; then each table with its offsets. A table that has them already (an earlier attempt) is left as it is."""
+        publish(self._producer, self._letters_to, letters)
+        try:
+            for table, rows in zip(self._tables, self._rows, strict=True):
+                moved = _of(table, offsets)
+                if moved:
+                    table.append(rows, {partition: offsets[partition] for partition in moved})
+        except Rewind:
+            self._unsettle_all()
+            raise
+        self._consumer.commit(offsets=[TopicPartition(*partition, offset) for partition, offset in offsets.items()], asynchronous=True)
+
+    def _unsettle_all(self) -> None:
+        self._unsettled = self._consumer.assignment()
+        self._consumer.pause(self._unsettled)
+
+    def abandon(self) -> None:
+        """What was written to the store and not committed to the catalog, nobody sees."""
+
+
+def _of(table: BronzeTable, partitions: "Mapping[Partition, int] | set[Partition]") -> set[Partition]:
+    return {partition for partition in partitions if partition[0] in table.topics}

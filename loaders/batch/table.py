@@ -1,0 +1,141 @@
+"""A bronze table: rows and the Kafka offsets behind them, in one Iceberg commit.
+
+The table property `headrace.offset.<topic>.<partition>` is the next offset to read. Why no row is lost or doubled:
+
+1. Rows and properties are one commit: after any kill, either both are there or neither is.
+2. Each commit carries the requirement that the properties are still what we last saw (`_OffsetsUnchanged`). The catalog checks it against
+   the metadata that the commit then replaces by compare-and-swap. PyIceberg repeats a commit that lost against a foreign one (a compaction,
+   say), and checks it anew each time: so a repetition passes only where no other loader came between.
+3. After a commit whose outcome is unknown, what the table says decides. Nothing is deleted: files of a commit that did not land are
+   orphans, and the maintenance of the table removes them.
+"""
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Literal
+
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.update import SetPropertiesUpdate, ValidatableTableRequirement
+from pyiceberg.transforms import DayTransform
+from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, StringType, TimestamptzType
+from sqlalchemy.exc import SQLAlchemyError
+
+from headrace.dead_letter import Unavailable
+from headrace.messages import Partition
+from headrace.runner import Rewind
+
+Offsets = Mapping[Partition, int]
+
+NAMESPACE = "bronze"
+_PROPERTY = "headrace.offset"
+_TYPES: dict[pa.DataType, IcebergType] = {
+    pa.string(): StringType(),
+    pa.int32(): IntegerType(),
+    pa.int64(): LongType(),
+    pa.timestamp("us", tz="UTC"): TimestamptzType(),
+}
+_PROPERTIES = {
+    "write.parquet.compression-codec": "zstd",
+    "commit.manifest-merge.enabled": "true",  # one manifest for each commit would make reading slow after a day
+    "write.metadata.delete-after-commit.enabled": "true",  # of old metadata.json only; snapshots and data are left to maintenance
+    "write.metadata.previous-versions-max": "100",
+}
+
+
+def _key(partition: Partition) -> str:
+    return f"{_PROPERTY}.{partition[0]}.{partition[1]}"
+
+
+class _OffsetsUnchanged(ValidatableTableRequirement):
+    """The properties still have these values (None: they are not there)."""
+
+    type: Literal["headrace-offsets-unchanged"] = "headrace-offsets-unchanged"
+    seen: dict[str, str | None]
+
+    def validate(self, base_metadata: TableMetadata | None) -> None:  # type: ignore[override]  # as PyIceberg's own
+        now = base_metadata.properties if base_metadata else {}
+        changed = [key for key, value in self.seen.items() if now.get(key) != value]
+        if changed:
+            raise CommitFailedException(f"another loader has written: {changed[0]} is {now.get(changed[0])}, not {self.seen[changed[0]]}")
+
+
+def open_table(catalog: SqlCatalog, name: str, schema: pa.Schema, day_of: str) -> Table:
+    """The bronze table `name`, made where it is not there yet, partitioned by the day of column `day_of`. Raises Unavailable."""
+    try:
+        with suppress(NoSuchTableError):
+            return catalog.load_table(f"{NAMESPACE}.{name}")
+        with suppress(NamespaceAlreadyExistsError):  # another copy was quicker, as below
+            catalog.create_namespace_if_not_exists(NAMESPACE)
+        with suppress(TableAlreadyExistsError):
+            return _made(catalog, f"{NAMESPACE}.{name}", schema, day_of)
+        return catalog.load_table(f"{NAMESPACE}.{name}")
+    except (SQLAlchemyError, OSError) as error:
+        raise _unavailable(name, error) from error
+
+
+def _made(catalog: SqlCatalog, identifier: str, schema: pa.Schema, day_of: str) -> Table:
+    fields = Schema(*(NestedField(place, field.name, _TYPES[field.type]) for place, field in enumerate(schema, start=1)))
+    day = PartitionField(fields.find_field(day_of).field_id, 1000, DayTransform(), f"{day_of}_day")
+    return catalog.create_table(identifier, fields, partition_spec=PartitionSpec(day), properties=_PROPERTIES)
+
+
+class BronzeTable:
+    """One table and the topics that go into it. Every method raises Unavailable while the catalog or the store is down."""
+
+    def __init__(self, table: Table, topics: Collection[str]) -> None:
+        self.topics = frozenset(topics)
+        self._table = table
+        self._name = ".".join(table.name())
+        self._seen: dict[Partition, int | None] = {}
+
+    def look_up(self, partitions: Collection[Partition]) -> dict[Partition, int | None]:
+        """Where reading goes on, as the table says now; None where it has nothing of a partition. Later commits build on this."""
+        found = self._offsets(partitions)
+        self._seen.update(found)
+        return found
+
+    def _offsets(self, partitions: Collection[Partition]) -> dict[Partition, int | None]:
+        try:
+            properties = self._table.refresh().properties
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(self._name, error) from error
+        said = {partition: properties.get(_key(partition)) for partition in partitions}
+        return {partition: None if text is None else int(text) for partition, text in said.items()}
+
+    def append(self, rows: pa.Table, offsets: Offsets) -> None:
+        """Add `rows` and move to `offsets`, unless the table is there already (an earlier attempt did land).
+
+        Raises Rewind where another loader has written from these partitions since `look_up`.
+        """
+        seen = {partition: self._seen.get(partition) for partition in offsets}
+        now = self._offsets(offsets)
+        if now == seen != offsets:
+            try:
+                self._commit(rows, seen, offsets)
+                now = dict(offsets)
+            except (CommitFailedException, SQLAlchemyError, OSError) as error:
+                now = self._offsets(offsets)
+                if now == seen:
+                    raise _unavailable(self._name, error) from error
+        if now != offsets:
+            raise Rewind(f"{self._name}: another loader has written from the same partitions")
+        self._seen.update(now)
+
+    def _commit(self, rows: pa.Table, seen: Mapping[Partition, int | None], offsets: Offsets) -> None:
+        moved = SetPropertiesUpdate(updates={_key(partition): str(offset) for partition, offset in offsets.items()})
+        unchanged = _OffsetsUnchanged(seen={_key(p): None if offset is None else str(offset) for p, offset in seen.items()})
+        with self._table.transaction() as transaction:
+            # What Transaction.set_properties does, with a requirement of our own.
+            transaction._apply((moved,), (unchanged,))  # type: ignore[arg-type]  # PyIceberg names its own requirements only
+            if rows.num_rows:
+                transaction.append(rows)
+
+
+def _unavailable(name: str, error: Exception) -> Unavailable:
+    return Unavailable(f"lake, {name}: {str(getattr(error, 'orig', None) or error).splitlines()[0][:300]}")

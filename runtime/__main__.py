@@ -23,6 +23,7 @@ def main() -> int:
     second = commands.add_parser("second", help="write HEADRACE_ENV_FILE for one more platform on this machine")
     second.add_argument("--state-dir", required=True)
     second.add_argument("--shift", type=int, required=True, help="what is added to each port")
+    second.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="other values for other settings")
     commands.add_parser("lock-jars", help="write runtime/maven/*/sha256.txt anew")
     given = parser.parse_args()
     try:
@@ -38,7 +39,7 @@ def main() -> int:
             case "clean":
                 platform.clean(given.yes, given.all)
             case "second":
-                platform.second(given.state_dir, given.shift)
+                platform.second(given.state_dir, given.shift, dict(each.split("=", 1) for each in given.settings))
             case "lock-jars":
                 platform.lock_jars()
     except RuntimeFailure as failure:

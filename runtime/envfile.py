@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -44,7 +45,7 @@ def with_secrets(template: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_settings(text: str, changes: dict[str, str]) -> str:
+def with_settings(text: str, changes: Mapping[str, str]) -> str:
     """The text of an .env file with other values for some settings, which must be there."""
     for key, value in changes.items():
         before, name, after = f"\n{text}".partition(f"\n{key}=")
@@ -54,10 +55,13 @@ def with_settings(text: str, changes: dict[str, str]) -> str:
     return text
 
 
-def beside(template: str, state_dir: str, shift: int) -> str:
-    """The text of an .env file for one more platform on this machine: secrets, STATE_DIR and ports (each `shift` higher) of its own."""
+def beside(template: str, state_dir: str, shift: int, settings: Mapping[str, str]) -> str:
+    """The text of an .env file for one more platform on this machine: secrets, STATE_DIR and ports (each `shift` higher) of its own.
+
+    `settings` are other values for other settings.
+    """
     ports = {key: str(int(value) + shift) for key, value in _keys(template).items() if key.endswith("_PORT")}
-    return with_settings(with_secrets(template), {"STATE_DIR": state_dir, **ports})
+    return with_settings(with_secrets(template), {"STATE_DIR": state_dir, **ports, **settings})
 
 
 def read(path: Path) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from runtime.supervisor import Supervisor, log_path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / ".env.example"
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def env_path() -> Path:
@@ -66,13 +67,13 @@ def up(profile: str | None = None) -> None:
     console.print(tables.running(place, programs))
 
 
-def second(state_dir: str, shift: int) -> None:
+def second(state_dir: str, shift: int, settings: Mapping[str, str]) -> None:
     """Write the .env file of one more platform on this machine, where there is none."""
     path = env_path()
     if path == ROOT / ".env":
         raise RuntimeFailure("HEADRACE_ENV_FILE says where the .env file of a second platform shall be: set it")
     if not path.is_file():
-        envfile.write_privately(path, envfile.beside(EXAMPLE.read_text(), state_dir, shift))
+        envfile.write_privately(path, envfile.beside(EXAMPLE.read_text(), state_dir, shift, settings))
 
 
 def fetch(place: Place, parts: list[Component]) -> None:
@@ -201,7 +202,10 @@ def clean(sure: bool, everything: bool) -> None:
             raise RuntimeFailure("nothing was removed")
     down()
     for folder in doomed:
-        shutil.rmtree(folder)
+        for link in (folder / "data").glob("*"):
+            if link.is_symlink():  # PostgreSQL's data may lie outside
+                shutil.rmtree(link.resolve(), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=not folder.exists())
     console.print(f"Removed {', '.join(_short(folder) for folder in doomed)}.")
 
 

@@ -1,0 +1,44 @@
+"""`make test`: a platform of its own beside the user's (other ports, data in .runtime/test), every test on it, and its end.
+
+KEEP=1 leaves it running, so that single tests can be repeated with .venv/bin/pytest. Arguments go to pytest.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ENV_FILE = ".runtime/test/.env"
+STATE_DIR = ".runtime/test/state"
+SCHEMAS_DIR = ".runtime/test/schemas"  # a copy: a test adds an event type
+PORT_SHIFT = "2000"
+
+
+def main() -> int:
+    """Exit code of the tests, or of the platform's start where that failed."""
+    env = {**os.environ, "HEADRACE_ENV_FILE": ENV_FILE}
+
+    def run(*command: str) -> int:
+        return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
+
+    keep = os.environ.get("KEEP") == "1"
+    if (ROOT / ENV_FILE).is_file():
+        run("runtime", "clean", "--yes")
+        (ROOT / ENV_FILE).unlink()
+    shutil.rmtree(ROOT / SCHEMAS_DIR, ignore_errors=True)
+    shutil.copytree(ROOT / "schemas", ROOT / SCHEMAS_DIR)
+    status = run("runtime", "second", "--state-dir", STATE_DIR, "--shift", PORT_SHIFT, f"SCHEMAS_DIR={SCHEMAS_DIR}") or run("runtime", "up")
+    try:
+        return status or run("pytest", *sys.argv[1:])
+    finally:
+        if keep:
+            print(f"The platform of the tests is still running: HEADRACE_ENV_FILE={ENV_FILE} make down")
+        else:
+            run("runtime", "down")
+            print(f"Logs of this run: {STATE_DIR}/log")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -55,13 +55,13 @@ def with_settings(text: str, changes: Mapping[str, str]) -> str:
     return text
 
 
-def beside(template: str, state_dir: str, shift: int, settings: Mapping[str, str]) -> str:
+def beside(template: str, state_dir: str, shift: int, settings: Mapping[str, str] | None = None) -> str:
     """The text of an .env file for one more platform on this machine: secrets, STATE_DIR and ports (each `shift` higher) of its own.
 
     `settings` are other values for other settings.
     """
     ports = {key: str(int(value) + shift) for key, value in _keys(template).items() if key.endswith("_PORT")}
-    return with_settings(with_secrets(template), {"STATE_DIR": state_dir, **ports, **settings})
+    return with_settings(with_secrets(template), {"STATE_DIR": state_dir, **ports, **(settings or {})})
 
 
 def read(path: Path) -> dict[str, str]:

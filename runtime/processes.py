@@ -16,7 +16,7 @@ def marked(process: psutil.Process, state: Path) -> bool:
             return True
     with contextlib.suppress(psutil.Error, OSError):
         folder = Path(process.cwd())
-        return folder.is_relative_to(state / "data") and process.pid != psutil.Process().pid
+        return any(folder.is_relative_to(kept.resolve()) for kept in (state / "data").glob("*"))
     return False
 
 

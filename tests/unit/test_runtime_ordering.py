@@ -1,0 +1,46 @@
+"""Programs start after what they wait for; what cannot be ordered is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.component import Program
+from runtime.errors import RuntimeFailure
+from runtime.ordering import check, levels, startable
+
+
+def program(name: str, *after: str) -> Program:
+    return Program(name=name, command=["true"], ready=lambda: True, after=after)
+
+
+def test_each_group_waits_only_for_earlier_ones() -> None:
+    programs = [program("trino", "postgres", "minio"), program("superset", "trino"), program("minio"), program("postgres")]
+    assert [[each.name for each in group] for group in levels(programs)] == [["minio", "postgres"], ["trino"], ["superset"]]
+
+
+def test_what_waits_for_nothing_missing_can_start() -> None:
+    waiting = {each.name: each for each in (program("a", "kafka"), program("b", "kafka", "minio"), program("c"))}
+    assert [each.name for each in startable(waiting, {"kafka"})] == ["a", "c"]
+
+
+def test_a_circle_is_named() -> None:
+    with pytest.raises(RuntimeFailure, match="wait for one another: a, b"):
+        check([program("a", "b"), program("b", "a"), program("c")])
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(RuntimeFailure, match="enricher waits for kafka"):
+        check([program("enricher", "kafka")])
+
+
+def test_a_name_stands_for_one_program() -> None:
+    with pytest.raises(RuntimeFailure, match="two programs are called a"):
+        check([program("a"), program("a")])
+
+
+@given(st.lists(st.sets(st.integers(0, 19)), max_size=20))
+def test_every_order_without_a_circle_is_kept(edges: list[set[int]]) -> None:
+    programs = [program(str(i), *(str(j) for j in after if j < i)) for i, after in enumerate(edges)]
+    place = {each.name: index for index, group in enumerate(levels(programs)) for each in group}
+    assert sorted(place, key=int) == [each.name for each in programs]
+    assert all(place[before] < place[each.name] for each in programs for before in each.after)

@@ -8,9 +8,8 @@ import httpx
 from enricher.client import EnrichmentApi
 from enricher.settings import EnricherSettings
 from enricher.stage import EnricherStage
-from headrace import event, service
+from headrace import service
 from headrace.batch import Limits, RejectLimit
-from headrace.dead_letter import TOPIC_PREFIX
 from headrace.progress import TransactionProgress
 from headrace.registry import Registry
 from headrace.runner import Runner
@@ -18,17 +17,17 @@ from headrace.runner import Runner
 NAME = "enricher"
 
 
-def build(settings: EnricherSettings, stop: threading.Event) -> Callable[[], None]:
+def build(settings: EnricherSettings, stop: threading.Event, topics: service.Topics = service.PLATFORM) -> Callable[[], None]:
     """All the parts, put together."""
     consumer = service.consumer(settings)
     producer = service.producer(settings, transactional_id=f"{settings.group}-{settings.instance}", transaction_timeout_ms=60_000)
-    progress = TransactionProgress(consumer, producer, TOPIC_PREFIX + NAME)
+    progress = TransactionProgress(consumer, producer, topics.dead_letter(NAME))
     api = EnrichmentApi(httpx.Client(base_url=settings.enrichment_api_url, timeout=settings.scoring_timeout_seconds))
-    stage = EnricherStage(Registry.load(settings.schemas_dir), api, progress.publish)
+    stage = EnricherStage(Registry.load(settings.schemas_dir), api, progress.publish, topics.enriched)
     return Runner(
         service=NAME,
         consumer=consumer,
-        topics=[event.RAW_TOPIC],
+        topics=[topics.raw],
         stage=stage,
         progress=progress,
         limits=Limits(settings.max_batch_messages, settings.max_batch_bytes, settings.max_batch_seconds),

@@ -7,7 +7,7 @@ import msgspec
 
 from headrace import event
 from headrace.dead_letter import Invalid, Reason
-from headrace.event import ENRICHED_TOPIC, EnrichedEvent, RawEvent
+from headrace.event import EnrichedEvent, RawEvent
 from headrace.messages import MAX_VALUE_BYTES, Message, Rejected
 from headrace.registry import Registry
 
@@ -61,12 +61,13 @@ def enriched(raw: RawEvent, enrichment: bytes, enriched_at: str) -> EnrichedEven
 
 
 class EnricherStage:
-    """`publish` writes into the runner's open transaction."""
+    """`publish` writes into the runner's open transaction; `topic` is where enriched events go."""
 
-    def __init__(self, registry: Registry, scorer: Scorer, publish: Publish) -> None:
+    def __init__(self, registry: Registry, scorer: Scorer, publish: Publish, topic: str) -> None:
         self._registry = registry
         self._scorer = scorer
         self._publish = publish
+        self._topic = topic
 
     def parse(self, message: Message) -> RawEvent:
         """A valid event, or Invalid."""
@@ -79,11 +80,11 @@ class EnricherStage:
         for (message, raw), enrichment in zip(items, found, strict=True):
             value = event.encode(enriched(raw, enrichment, now))
             if len(value) > MAX_VALUE_BYTES:
-                detail = f"{len(value)} bytes with its enrichment; at most {MAX_VALUE_BYTES} go into {ENRICHED_TOPIC}"
+                detail = f"{len(value)} bytes with its enrichment; at most {MAX_VALUE_BYTES} go into {self._topic}"
                 rejected.append(Rejected(message, Reason.TOO_LARGE, detail))
             else:
                 out.append({"key": event.identity_key(raw.source, raw.id), "value": value})
-        self._publish(ENRICHED_TOPIC, out)
+        self._publish(self._topic, out)
         return rejected
 
     def _enrichments(self, events: Sequence[RawEvent]) -> list[bytes]:

@@ -6,15 +6,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from pydantic import Field
 
-from headrace import observability
+from headrace import dead_letter, event, observability
 from headrace.batch import TooManyRejects
-from headrace.kafka import Config, consumer_config, producer_config
+from headrace.kafka import SERVICES_THAT_REFUSE, Config, consumer_config, producer_config
 from headrace.progress import OutcomeUnknown
 from headrace.registry import PlanError
 from headrace.settings import Settings
@@ -36,6 +37,35 @@ class ConsumerSettings(Settings):
     group: str
     # Above this share of rejected messages (of at least 1,000 within a minute) the service stops; 1 turns that off.
     max_reject_share: float = Field(default=0.9, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of one platform. Tests give theirs a prefix, so as not to meet a platform that runs."""
+
+    prefix: str = ""
+
+    @property
+    def raw(self) -> str:
+        """Events as the collector wrote them."""
+        return self.prefix + event.RAW_TOPIC
+
+    @property
+    def enriched(self) -> str:
+        """Events as the enricher wrote them."""
+        return self.prefix + event.ENRICHED_TOPIC
+
+    def dead_letter(self, service: str) -> str:
+        """What `service` refused."""
+        return self.prefix + dead_letter.TOPIC_PREFIX + service
+
+    @property
+    def to_load(self) -> list[str]:
+        """What both loaders read: enriched events and all dead letters."""
+        return [self.enriched, *map(self.dead_letter, SERVICES_THAT_REFUSE)]
+
+
+PLATFORM = Topics()
 
 
 def consumer(settings: ConsumerSettings, **overrides: str | int | float | bool) -> Consumer:

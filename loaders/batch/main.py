@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable
 
-from headrace import event, kafka, lake, service
+from headrace import lake, service
 from headrace.batch import Limits, RejectLimit
-from headrace.dead_letter import TOPIC_PREFIX
 from headrace.runner import Runner
 from loaders.batch import rows
 from loaders.batch.settings import BatchLoaderSettings
@@ -13,21 +12,23 @@ from loaders.batch.stage import SERVICE, LakeStage
 from loaders.batch.table import BronzeTable, open_table
 
 
-def build(settings: BatchLoaderSettings, stop: threading.Event) -> Callable[[], None]:
+def build(
+    settings: BatchLoaderSettings, stop: threading.Event, topics: service.Topics = service.PLATFORM, namespace: str = "bronze"
+) -> Callable[[], None]:
     """All the parts, put together."""
 
     def open_tables() -> tuple[BronzeTable, BronzeTable]:
         catalog = lake.load_catalog(settings)
-        events = open_table(catalog, "events", rows.EVENTS, "received_at")
-        letters = open_table(catalog, "dead_letters", rows.DEAD_LETTERS, "rejected_at")
-        return BronzeTable(events, [event.ENRICHED_TOPIC]), BronzeTable(letters, kafka.DEAD_LETTER_TOPICS)
+        events = open_table(catalog, f"{namespace}.events", rows.EVENTS, "received_at")
+        letters = open_table(catalog, f"{namespace}.dead_letters", rows.DEAD_LETTERS, "rejected_at")
+        return BronzeTable(events, topics.to_load[:1]), BronzeTable(letters, topics.to_load[1:])
 
     consumer = service.consumer(settings)
-    stage = LakeStage(consumer, service.producer(settings), open_tables, TOPIC_PREFIX + "loader")
+    stage = LakeStage(consumer, service.producer(settings), open_tables, topics.enriched, topics.dead_letter("loader"))
     return Runner(
         service=SERVICE,
         consumer=consumer,
-        topics=[event.ENRICHED_TOPIC, *kafka.DEAD_LETTER_TOPICS],
+        topics=topics.to_load,
         stage=stage,
         progress=stage,
         limits=Limits(settings.max_rows, settings.max_bytes, settings.max_age_seconds),

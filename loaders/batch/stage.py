@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer
 
 from headrace import event
 from headrace.dead_letter import DeadLetter, Invalid, Reason, Unavailable
-from headrace.event import ENRICHED_TOPIC, EnrichedEvent
+from headrace.event import EnrichedEvent
 from headrace.messages import Message, Partition, Rejected, letter_in
 from headrace.progress import publish
 from headrace.runner import Rewind
@@ -28,14 +28,24 @@ _CALL_SECONDS = 10.0
 
 
 class LakeStage:
-    """Stage and Progress of the batch loader. `letters_to` is the dead-letter topic."""
+    """Stage and Progress of the batch loader.
+
+    `open_tables` gives the table of events and that of dead letters; the topic of the first is `events_topic`. What cannot be loaded
+    goes to the dead-letter topic `letters_to`.
+    """
 
     def __init__(
-        self, consumer: Consumer, producer: Producer, open_tables: Callable[[], tuple[BronzeTable, BronzeTable]], letters_to: str
+        self,
+        consumer: Consumer,
+        producer: Producer,
+        open_tables: Callable[[], tuple[BronzeTable, BronzeTable]],
+        events_topic: str,
+        letters_to: str,
     ) -> None:
         self._consumer = consumer
         self._producer = producer
         self._open_tables = open_tables
+        self._events_topic = events_topic
         self._letters_to = letters_to
         self._log = structlog.get_logger()
         self._unsettled: list[TopicPartition] = []
@@ -46,7 +56,7 @@ class LakeStage:
 
     def parse(self, message: Message) -> Row:
         """An enriched event or a dead letter (of which there is one in any case)."""
-        if message.topic() != ENRICHED_TOPIC:
+        if message.topic() != self._events_topic:
             return letter_in(SERVICE, message)
         try:
             return event.decode_enriched(message.value() or b"")

@@ -32,7 +32,6 @@ from headrace.runner import Rewind
 
 Offsets = Mapping[Partition, int]
 
-NAMESPACE = "bronze"
 _PROPERTY = "headrace.offset"
 _TYPES: dict[pa.DataType, IcebergType] = {
     pa.string(): StringType(),
@@ -65,18 +64,18 @@ class _OffsetsUnchanged(ValidatableTableRequirement):
             raise CommitFailedException(f"another loader has written: {changed[0]} is {now.get(changed[0])}, not {self.seen[changed[0]]}")
 
 
-def open_table(catalog: SqlCatalog, name: str, schema: pa.Schema, day_of: str) -> Table:
-    """The bronze table `name`, made where it is not there yet, partitioned by the day of column `day_of`. Raises Unavailable."""
+def open_table(catalog: SqlCatalog, identifier: str, schema: pa.Schema, day_of: str) -> Table:
+    """The table `identifier`, made where it is not there yet, partitioned by the day of column `day_of`. Raises Unavailable."""
     try:
         with suppress(NoSuchTableError):
-            return catalog.load_table(f"{NAMESPACE}.{name}")
+            return catalog.load_table(identifier)
         with suppress(NamespaceAlreadyExistsError):  # another copy was quicker, as below
-            catalog.create_namespace_if_not_exists(NAMESPACE)
+            catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
         with suppress(TableAlreadyExistsError):
-            return _made(catalog, f"{NAMESPACE}.{name}", schema, day_of)
-        return catalog.load_table(f"{NAMESPACE}.{name}")
+            return _made(catalog, identifier, schema, day_of)
+        return catalog.load_table(identifier)
     except (SQLAlchemyError, OSError) as error:
-        raise _unavailable(name, error) from error
+        raise _unavailable(identifier, error) from error
 
 
 def _made(catalog: SqlCatalog, identifier: str, schema: pa.Schema, day_of: str) -> Table:

@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 from elasticsearch import Elasticsearch
 
-from headrace import event, kafka, service
+from headrace import service
 from headrace.batch import Limits, RejectLimit
-from headrace.dead_letter import TOPIC_PREFIX
 from headrace.progress import GroupProgress
 from headrace.registry import Registry
 from headrace.runner import Runner
@@ -17,17 +16,17 @@ from loaders.realtime.settings import RealtimeLoaderSettings
 from loaders.realtime.stage import SERVICE, RealtimeStage
 
 
-def build(settings: RealtimeLoaderSettings, stop: threading.Event) -> Callable[[], None]:
+def build(settings: RealtimeLoaderSettings, stop: threading.Event, topics: service.Topics = service.PLATFORM) -> Callable[[], None]:
     """All the parts, put together."""
     wanted = templates(Registry.load(settings.schemas_dir))
     search = Search(Elasticsearch(settings.elasticsearch_url))
     consumer = service.consumer(settings)
-    progress = GroupProgress(consumer, service.producer(settings), TOPIC_PREFIX + "loader")
+    progress = GroupProgress(consumer, service.producer(settings), topics.dead_letter("loader"))
     return Runner(
         service=SERVICE,
         consumer=consumer,
-        topics=[event.ENRICHED_TOPIC, *kafka.DEAD_LETTER_TOPICS],
-        stage=RealtimeStage(search),
+        topics=topics.to_load,
+        stage=RealtimeStage(search, topics.enriched),
         progress=progress,
         prepare=lambda: search.prepare(wanted),
         limits=Limits(settings.max_batch_messages, settings.max_batch_bytes, settings.max_batch_seconds),

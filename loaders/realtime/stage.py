@@ -13,7 +13,6 @@ import structlog
 
 from headrace import event
 from headrace.dead_letter import Invalid, Reason, Unavailable
-from headrace.event import ENRICHED_TOPIC
 from headrace.messages import Message, Rejected, letter_in
 from loaders.realtime.mapping import Document, bare_dead_letter_document, dead_letter_document, event_document
 
@@ -38,15 +37,16 @@ class Bulk(Protocol):
 
 
 class RealtimeStage:
-    """Messages of `events.enriched` and of the dead-letter topics."""
+    """Messages of `events_topic` are enriched events, all others dead letters."""
 
-    def __init__(self, bulk: Bulk) -> None:
+    def __init__(self, bulk: Bulk, events_topic: str) -> None:
         self._bulk = bulk
+        self._events_topic = events_topic
         self._log = structlog.get_logger()
 
     def parse(self, message: Message) -> Document:
         """The document of a message. A dead letter has one in any case: refusing it would only make another dead letter."""
-        if message.topic() != ENRICHED_TOPIC:
+        if message.topic() != self._events_topic:
             return dead_letter_document(letter_in(SERVICE, message))
         try:
             return event_document(event.decode_enriched(message.value() or b""))
@@ -63,7 +63,7 @@ class RealtimeStage:
                     continue
                 if outcome.status in _TRY_AGAIN:
                     waiting.append(outcome)
-                elif message.topic() == ENRICHED_TOPIC:
+                elif message.topic() == self._events_topic:
                     detail = f"Elasticsearch refused the document for {document.index}: {outcome.error}"
                     rejected.append(Rejected(message, Reason.DOCUMENT_REJECTED, detail))
                 else:

@@ -35,8 +35,8 @@ clean: ## Stop, and remove all data (YES=1: do not ask; ALL=1: what was fetched 
 demo: dev ## Send real events through the running platform and account for every one
 	@$(PYTHON) -m cli demo
 
-test: dev ## All tests, on real servers
-	@$(PYTHON) -m pytest
+test: dev ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
+	@$(PYTHON) tests/run.py $(ARGS)
 
 lint: dev ## ruff, mypy and the import rules
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports

@@ -48,12 +48,7 @@ def test_the_socket_path_is_short_however_deep_the_checkout(tmp_path: Path) -> N
 
 @given(_VALUES, _VALUES)
 def test_every_value_reaches_the_process_as_it_is(setting: str, argument: str) -> None:
-    command = [
-        "python3",
-        "-c",
-        "import os, sys; sys.stdout.buffer.write(os.environb[b'VALUE'] + b'|' + os.fsencode(sys.argv[1]))",
-        argument,
-    ]
+    command = ["sh", "-c", 'printf "%s|%s" "$VALUE" "$1"', "sh", argument]
     text = script(place(Path("/"), VALUE=setting), program(command=command), "sum")
     done = subprocess.run(["/bin/sh", "-c", text], capture_output=True, check=True)
     assert done.stdout == os.fsencode(setting) + b"|" + os.fsencode(argument)

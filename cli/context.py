@@ -25,7 +25,7 @@ def _env_file() -> Path:
 
 
 def settings() -> dict[str, str]:
-    """The platform's settings: of the file named by HEADRACE_ENV_FILE, else of the checkout's .env. Asking for one not there ends the command."""
+    """The platform's settings, of the file named by HEADRACE_ENV_FILE, else of .env. Asking for one that is not there ends the command."""
     return _Env(read_env_file(_env_file()))
 
 

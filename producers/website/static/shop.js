@@ -6,6 +6,8 @@ const cents = amount => Math.round(amount * 100) / 100;
 const kept = (key, otherwise) => { try { return JSON.parse(localStorage.getItem("shop." + key)) ?? otherwise; } catch { return otherwise; } };
 const keep = (key, value) => { try { localStorage.setItem("shop." + key, JSON.stringify(value)); } catch { /* until the page closes */ } };
 
+headrace.init(JSON.parse($("settings").textContent)); // first: a visit counts even where the products do not load
+
 const products = await (await fetch("/static/products.json")).json();
 const productOf = id => products.find(product => product.id === id);
 let cart = kept("cart", {}); // product id -> quantity
@@ -129,4 +131,3 @@ showProducts();
 showCart();
 showCustomer();
 showDetail();
-headrace.init(JSON.parse($("settings").textContent));

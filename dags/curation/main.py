@@ -51,7 +51,9 @@ def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str
             lake.append(silver.typed(of_type.where(F.col("verdict") == silver.NEW), table), name)
     if by_verdict[silver.QUARANTINE]:
         refused = rows.where(F.col("verdict") == silver.QUARANTINE).drop("verdict")
-        lake.append(lake.without_those_in(refused, lake.QUARANTINE, silver.POSITION), lake.QUARANTINE)
+        refused = _kept(lake.without_those_in(refused, lake.QUARANTINE, silver.POSITION))
+        if not refused.isEmpty():
+            lake.append(refused, lake.QUARANTINE)
     lake.set_watermark(spark, lake.EVENTS, gained.end)
     conflicts = sum(number for (verdict, _, conflict), number in counts.items() if verdict == silver.QUARANTINE and conflict)
     return {

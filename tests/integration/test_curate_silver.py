@@ -1,0 +1,275 @@
+"""Bronze to silver with the real Spark, PostgreSQL and MinIO; each test has a lake of its own (catalog database and warehouse folder)."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pyarrow as pa
+import pytest
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
+
+from headrace.lake import LakeSettings, load_catalog
+from headrace.settings import Settings
+from runtime import java
+
+ROOT = Path(__file__).parent.parent.parent
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+_TEXT = pa.string()
+_POSITION = [("kafka_topic", _TEXT), ("kafka_partition", pa.int32()), ("kafka_offset", pa.int64())]
+_RECEIPT = ["collector_id", "protocol", "key_id", "client", "user_agent"]
+EVENTS = pa.schema(
+    [("id", _TEXT), ("source", _TEXT), ("type", _TEXT), ("time", _TIMESTAMP), ("subject", _TEXT), ("dataschema", _TEXT), ("data", _TEXT)]
+    + [("enrichment", _TEXT), ("received_at", _TIMESTAMP), ("enriched_at", _TIMESTAMP), ("loaded_at", _TIMESTAMP)]
+    + [(name, _TEXT) for name in _RECEIPT]
+    + _POSITION
+)
+DEAD_LETTERS = pa.schema(
+    [("dead_letter_id", _TEXT), ("service", _TEXT), ("reason", _TEXT), ("detail", _TEXT), ("rejected_at", _TIMESTAMP), ("payload", _TEXT)]
+    + [(name, _TEXT) for name in ("payload_encoding", "id", "source", "type", "subject", "time")]
+    + [("received_at", _TIMESTAMP), ("key_id", _TEXT), ("origin_topic", _TEXT), ("origin_partition", pa.int32())]
+    + [("origin_offset", pa.int64()), ("loaded_at", _TIMESTAMP)]
+    + _POSITION
+)
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+class _Settings(LakeSettings, Settings):
+    """Where the lake is."""
+
+
+class Lake:
+    """A lake of our own, and curation run on it."""
+
+    def __init__(self, env: Mapping[str, str], catalog: SqlCatalog) -> None:
+        self.env = dict(env)
+        self.catalog = catalog
+        self._offset = 0
+
+    def append(self, *events: Mapping[str, Any]) -> None:
+        """Add events to bronze in the order of Kafka, in one commit."""
+        self.catalog.create_namespace_if_not_exists("bronze")
+        rows = []
+        for event in events:
+            rows.append({"kafka_topic": "events.enriched", "kafka_partition": 0, "kafka_offset": self._offset} | dict(event))
+            self._offset += 1
+        self.catalog.create_table_if_not_exists("bronze.events", EVENTS).append(pa.Table.from_pylist(rows, schema=EVENTS))
+
+    def append_dead_letters(self, *ids: str) -> None:
+        """Add dead letters to bronze, in one commit."""
+        self.catalog.create_namespace_if_not_exists("bronze")
+        common = {
+            "service": "enricher",
+            "reason": "schema_invalid",
+            "rejected_at": NOW,
+            "payload": "{}",
+            "kafka_topic": "dead-letter.enricher",
+        }
+        rows = [common | {"dead_letter_id": id, "kafka_partition": 0, "kafka_offset": n} for n, id in enumerate(ids)]
+        table = self.catalog.create_table_if_not_exists("bronze.dead_letters", DEAD_LETTERS)
+        table.append(pa.Table.from_pylist(rows, schema=DEAD_LETTERS))
+
+    def start(self) -> subprocess.Popen[str]:
+        """Begin a curation."""
+        python = str(ROOT / ".runtime/venvs/spark/bin/python")
+        command = [os.environ.get("SPARK_PYTHON", python), "-m", "dags.curation.main"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+    def finish(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        """What a curation says it did."""
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, f"{out}\n{err[-3000:]}"
+        done: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return done
+
+    def curate(self) -> dict[str, Any]:
+        """Curate once."""
+        return self.finish(self.start())
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows of a silver table; none where it is not there."""
+        try:
+            rows: list[dict[str, Any]] = self.catalog.load_table(f"silver.{table}").scan().to_arrow().to_pylist()
+        except NoSuchTableError:
+            return []
+        return rows
+
+    def by_id(self, table: str) -> dict[str, dict[str, Any]]:
+        """The rows of a silver table by the event's id, of which each must be there once."""
+        rows = self.rows(table)
+        assert len({row["id"] for row in rows}) == len(rows)
+        return {row["id"]: row for row in rows}
+
+    def snapshots(self) -> dict[str, int | None]:
+        """The present snapshot of every silver table."""
+        tables = [self.catalog.load_table(name) for name in self.catalog.list_tables("silver")]
+        return {table.name()[-1]: table.metadata.current_snapshot_id for table in tables}
+
+
+@pytest.fixture
+def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    name = f"curate_test_{uuid.uuid4().hex[:12]}"
+    postgres = os.environ["POSTGRES_URL"]
+    _sql(postgres, f'CREATE DATABASE "{name}"')
+    bucket = os.environ["LAKE_WAREHOUSE"].removeprefix("s3://").split("/")[0]
+    here = {
+        "JAVA17_HOME": str(java.home()),
+        "SPARK_JARS": str(ROOT / ".runtime/servers/spark-jars"),
+        "SCHEMAS_DIR": str(ROOT / "schemas"),
+        "STATE_DIR": str(ROOT / os.environ["STATE_DIR"]),
+        "LAKE_CATALOG_URL": f"{postgres}/{name}",
+        "LAKE_WAREHOUSE": f"s3://{bucket}/{name}",
+    }
+    for key, value in here.items():
+        monkeypatch.setenv(key, value)
+    catalog = load_catalog(_Settings.load())
+    yield Lake(os.environ, catalog)
+    catalog.engine.dispose()
+    _sql(postgres, f'DROP DATABASE "{name}" WITH (FORCE)')
+    minio = Minio(os.environ["S3_ENDPOINT"].split("//")[1], os.environ["S3_ACCESS_KEY"], os.environ["S3_SECRET_KEY"], secure=False)
+    objects = minio.list_objects(bucket, f"{name}/", recursive=True)
+    assert list(minio.remove_objects(bucket, (DeleteObject(str(each.object_name)) for each in objects))) == []
+
+
+def _sql(url: str, statement: str) -> None:
+    with closing(psycopg2.connect(f"{url}/postgres")) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(statement)
+
+
+def event(id: str, data: str, type: str = "purchase", **others: Any) -> dict[str, Any]:
+    """An event as it stands in bronze."""
+    common = {"time": NOW - timedelta(days=400), "received_at": NOW, "enriched_at": NOW, "loaded_at": NOW, "enrichment": "{}"}
+    return common | {"id": id, "source": "test", "type": type, "subject": "c1", "dataschema": f"{type}/1-0-0", "data": data} | others
+
+
+def test_each_event_is_in_silver_once_or_in_quarantine_with_a_reason(lake: Lake) -> None:
+    products = '[{"product_id":"p1","quantity":2.0,"price_usd":5,"colour":"red"},{"product_id":"p2","quantity":1,"price_usd":2.5}]'
+    lake.append(
+        event("plain", '{"quantity":3,"amount_usd":29.33}'),
+        event("full", f'{{"quantity":2.0,"amount_usd":12.5,"order_id":"o","coupon":"SPRING","products":{products}}}'),
+        event("twice", '{"quantity":1,"amount_usd":1}', time=NOW - timedelta(days=2)),
+        event("twice", '{ "amount_usd": 1, "quantity": 1 }', time=NOW - timedelta(days=1)),
+        event("conflict", '{"quantity":1,"amount_usd":1}'),
+        event("conflict", '{"quantity":1,"amount_usd":2}'),
+        event("conflict", '{"quantity":1,"amount_usd":1}', subject="c2"),
+        event("huge", '{"quantity":10000000000000000000000,"amount_usd":1}'),
+        event("future", '{"quantity":1,"amount_usd":1}', time=NOW + timedelta(days=3)),
+        event("1970", '{"quantity":1,"amount_usd":1}', time=datetime(1970, 1, 1, tzinfo=UTC)),
+        event("strange", "{}", type="strange"),
+        event("version", '{"quantity":1,"amount_usd":1}', dataschema="purchase/9-0-0"),
+        event("who", '{"created_at":"2020-02-29T23:59:60.5+01:00","email":"a@example.com"}', type="identify"),
+        event("same", '{"url":"https://example.com"}', type="page_view", source="a"),
+        event("same", '{"method":"sso"}', type="login", source="b"),
+    )
+    lake.append_dead_letters("d1", "d2", "d1")
+
+    done = [lake.finish(process) for process in [lake.start(), lake.start()]]  # two at once write nothing twice
+
+    assert sorted(each["read"] for each in done) == [0, 15]
+    first = max(done, key=lambda each: each["read"])
+    assert first["inserted"] == {"identify": 1, "login": 1, "page_view": 1, "purchase": 4}
+    assert (first["duplicates"], first["conflicts"], first["quarantined"]) == (1, 2, 5)
+    assert (first["dead_letters_read"], first["dead_letters"]) == (3, 2)
+
+    purchases = lake.by_id("purchase")
+    assert set(purchases) == {"plain", "full", "twice", "conflict"}
+    assert (purchases["plain"]["quantity"], purchases["plain"]["amount_usd"]) == (3, 29.33)
+    assert purchases["plain"]["time"] == NOW - timedelta(days=400)
+    assert not purchases["plain"]["products"]
+    assert purchases["full"]["quantity"] == 2
+    assert purchases["full"]["products"] == [
+        {"product_id": "p1", "name": None, "quantity": 2, "price_usd": 5.0},
+        {"product_id": "p2", "name": None, "quantity": 1, "price_usd": 2.5},
+    ]
+    assert json.loads(purchases["full"]["data_json"])["coupon"] == "SPRING"  # what no schema names is kept
+    assert purchases["twice"]["time"] == NOW - timedelta(days=2)
+    assert (purchases["conflict"]["amount_usd"], purchases["conflict"]["subject"]) == (1.0, "c1")
+    assert lake.by_id("identify")["who"]["created_at"] == datetime(2020, 2, 29, 22, 59, 59, 999999, tzinfo=UTC)
+    assert sorted((row["source"], row["type"]) for row in lake.rows("events") if row["id"] == "same") == [
+        ("a", "page_view"),
+        ("b", "login"),
+    ]
+    assert len(lake.rows("events")) == 7
+    assert sorted((row["id"], row["reason"]) for row in lake.rows("quarantine")) == [
+        ("1970", "invalid_attribute"),
+        ("conflict", "id_conflict"),
+        ("conflict", "id_conflict"),
+        ("future", "invalid_attribute"),
+        ("huge", "row_rejected"),
+        ("strange", "unknown_type"),
+        ("version", "unknown_schema"),
+    ]
+    assert sorted(row["dead_letter_id"] for row in lake.rows("dead_letters")) == ["d1", "d2"]
+
+    # Late events, repetitions and conflicts with what is in silver already; then everything is read from the beginning.
+    lake.append(
+        event("late", '{"quantity":1,"amount_usd":7}', time=NOW - timedelta(days=9000)),
+        event("plain", '{"amount_usd":29.33,"quantity":3}'),
+        event("full", '{"quantity":9,"amount_usd":9}'),
+    )
+    lake.append_dead_letters("d2", "d3")
+    second = lake.curate()
+    assert (second["read"], second["inserted"], second["duplicates"], second["conflicts"]) == (3, {"purchase": 1}, 1, 1)
+    assert (second["dead_letters_read"], second["dead_letters"]) == (2, 1)
+    assert set(lake.by_id("purchase")) == {"plain", "full", "twice", "conflict", "late"}
+    assert lake.by_id("purchase")["full"]["quantity"] == 2
+
+    before = lake.snapshots()
+    for name in ("silver.events", "silver.dead_letters"):
+        with lake.catalog.load_table(name).transaction() as change:
+            change.remove_properties("headrace.curated-snapshot")
+    again = lake.curate()
+    assert (again["read"], again["inserted"], again["repaired"], again["dead_letters"]) == (18, {}, {}, 0)
+    assert lake.snapshots() == before
+
+
+def test_a_killed_curation_is_repaired_by_the_next_and_a_new_property_becomes_a_column(lake: Lake, tmp_path: Path) -> None:
+    assert lake.curate()["read"] == 0  # no bronze yet: tables are there, and empty
+    assert {"events", "quarantine", "dead_letters", "purchase", "page_view"} <= set(lake.snapshots())
+
+    lake.append(
+        *(event(f"{type}-{n}", data, type=type) for n in range(200) for type, data in [("purchase", '{"quantity":1,"amount_usd":0.1}')]),
+        *(event(f"page-{n}", '{"url":"https://example.com"}', type="page_view") for n in range(200)),
+        *(event("purchase-7", '{"quantity":2,"amount_usd":0.1}') for _ in range(3)),
+    )
+    cut_off = lake.start()
+    while not lake.rows("events") and cut_off.poll() is None:
+        time.sleep(0.05)
+    os.killpg(cut_off.pid, signal.SIGKILL)
+    cut_off.communicate()
+    assert len(lake.rows("events")) == 400
+
+    schemas = tmp_path / "schemas"
+    shutil.copytree(ROOT / "schemas", schemas)
+    schema = json.loads((schemas / "purchase/1-0-0.json").read_text())
+    schema["properties"]["coupon"] = {"type": "string", "description": "Code of the customer's coupon."}
+    schema["properties"]["products"]["items"]["properties"]["weight_g"] = {"type": "integer"}
+    (schemas / "purchase/1-1-0.json").write_text(json.dumps(schema))
+    lake.env["SCHEMAS_DIR"] = str(schemas)
+    products = '[{"product_id":"p","quantity":1,"price_usd":1,"weight_g":80}]'
+    lake.append(event("new", f'{{"quantity":1,"amount_usd":1,"coupon":"MAY","products":{products}}}', dataschema="purchase/1-1-0"))
+
+    lake.curate()
+    purchases = lake.by_id("purchase")
+    assert set(purchases) == {f"purchase-{n}" for n in range(200)} | {"new"}
+    assert purchases["purchase-7"]["quantity"] == 1
+    assert purchases["purchase-7"]["coupon"] is None
+    assert purchases["new"]["coupon"] == "MAY"
+    assert purchases["new"]["products"] == [{"product_id": "p", "name": None, "quantity": 1, "price_usd": 1.0, "weight_g": 80}]
+    assert len(lake.by_id("page_view")) == 200
+    assert len(lake.rows("events")) == 401
+    assert [(row["id"], row["reason"]) for row in lake.rows("quarantine")] == [("purchase-7", "id_conflict")] * 3

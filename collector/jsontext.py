@@ -11,6 +11,7 @@ import orjson
 
 from headrace.dead_letter import Invalid, Reason
 
+_NESTED = (dict, list)
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _REPLACEMENT = rb"\ufffd"
@@ -22,19 +23,23 @@ def check_object(text: bytes, max_depth: int) -> None:
     Raises Invalid: MALFORMED for another kind of value, deep nesting, a repeated or an empty key; UNPARSEABLE for what no
     strict parser takes (invalid UTF-8, a number too large for a double).
     """
-    if text[:1] != b"{":
+    if not text.startswith(b"{"):
         raise Invalid(Reason.MALFORMED, f"data is {text[:20].decode(errors='replace')!r}: it must be a JSON object")
-    nested = text.count(b"{") + text.count(b"[")
-    if nested > max_depth and depth(text) > max_depth:
-        raise Invalid(Reason.MALFORMED, f"data is nested deeper than {max_depth} levels")
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise Invalid(Reason.UNPARSEABLE, f"data is not JSON that can be read: {error}") from None
-    if nested > 1 or not _has_as_many_keys(text, len(value)):
-        json.loads(text, object_pairs_hook=_refuse_repeated_keys)
-    elif "" in value:
-        _refuse_repeated_keys([("", None)])
+        if depth(text) <= max_depth:
+            raise Invalid(Reason.UNPARSEABLE, f"data is not JSON that can be read: {error}") from None
+    else:
+        arrays = text.count(b"[")
+        # Every key has its colon, so where there are no more colons than keys at the top, there are no other keys, and none twice.
+        if arrays < max_depth and text.count(b":") == len(value) and "" not in value:
+            return
+        if arrays + text.count(b"{") <= max_depth or depth(text) <= max_depth:
+            if not _surely_no_key_twice(text, value):
+                json.loads(text, object_pairs_hook=_refuse_repeated_keys)
+            return
+    raise Invalid(Reason.MALFORMED, f"data is nested deeper than {max_depth} levels")
 
 
 def depth(text: bytes) -> int:
@@ -60,11 +65,24 @@ def _replaced(match: re.Match[bytes]) -> bytes:
     return _REPLACEMENT if len(escape) == 6 else escape
 
 
-def _has_as_many_keys(text: bytes, wanted: int) -> bool:
-    """True only if the flat object `text` has `wanted` keys, none of them repeated; False where a quick look cannot tell."""
-    if b" :" in text or b"\t:" in text or b"\n:" in text or b"\r:" in text:
+def _surely_no_key_twice(text: bytes, value: dict[str, Any]) -> bool:
+    """True where a quick look shows that no key of `text`, which was read as `value`, stands twice or is empty.
+
+    Where no white space is before a colon, each key ends in `":`; a string may hold that too, so there are never fewer of them than keys.
+    """
+    if b'"":' in text or (b" " in text and b" :" in text):
         return False
-    return text.count(b'":') == wanted
+    if b"\n" in text or b"\t" in text or b"\r" in text:  # written for people, so rare
+        return False
+    return text.count(b'":') == _count_keys(value)
+
+
+def _count_keys(value: Any) -> int:
+    count, inner = (len(value), value.values()) if type(value) is dict else (0, value)
+    for one in inner:
+        if type(one) in _NESTED:
+            count += _count_keys(one)
+    return count
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> None:

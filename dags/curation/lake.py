@@ -79,7 +79,7 @@ def new_rows(spark: SparkSession, bronze: str, silver: str) -> Range | None:
         return None
     end = str(current.snapshotId())
     reader = spark.read.format("iceberg")
-    if since and _is_ancestor(table, int(since)):
+    if since and _jvm(spark).org.apache.iceberg.util.SnapshotUtil.isAncestorOf(table, int(since)):
         reader = reader.option("start-snapshot-id", since).option("end-snapshot-id", end)
     else:
         reader = reader.option("versionAsOf", end)
@@ -144,14 +144,8 @@ def _additions(table: str, path: tuple[str, ...], have: DataType, want: DataType
 
 
 def _iceberg(spark: SparkSession, name: str) -> JavaObject:
-    jvm: Any = spark._jvm
-    return jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, name)
+    return _jvm(spark).org.apache.iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, name)
 
 
-def _is_ancestor(table: JavaObject, snapshot_id: int) -> bool:
-    parent = table.currentSnapshot()
-    while parent is not None:
-        if parent.snapshotId() == snapshot_id:
-            return True
-        parent = table.snapshot(parent.parentId()) if parent.parentId() is not None else None
-    return False
+def _jvm(spark: SparkSession) -> Any:
+    return spark._jvm

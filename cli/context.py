@@ -12,7 +12,7 @@ from headrace.settings import read_env_file
 
 ROOT = Path(__file__).resolve().parent.parent
 out = Console()
-_err = Console(stderr=True, soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class _Env(dict[str, str]):
@@ -31,7 +31,7 @@ def settings() -> dict[str, str]:
 
 def fail(sentence: str) -> NoReturn:
     """End the command with one line for the user (what was wrong, where, what to do) and status 1."""
-    _err.print(f"headrace: {sentence}", markup=False)
+    err.print(f"headrace: {sentence}", markup=False)
     raise typer.Exit(1)
 
 

@@ -11,7 +11,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from cli.context import fail, not_reachable, out, settings
+from cli.context import err, fail, not_reachable, out, settings
 from cli.topics import followed
 from headrace import dead_letter, event
 from headrace.kafka import DEAD_LETTER_TOPICS
@@ -53,6 +53,7 @@ def send(  # noqa: PLR0917 - options of a command
     except UnicodeEncodeError:
         fail("--data: holds half a surrogate pair, which is no text")
     out.print(reply.text, markup=False, highlight=False, soft_wrap=True)
+    err.print(f"id {body['id']}, source {source}", markup=False, highlight=False, soft_wrap=True, style="dim")
     if reply.status_code != 200 or reply.json().get("rejected"):
         raise typer.Exit(1)
 

@@ -40,7 +40,10 @@ class Sent:
 
 
 def visit(shop_url: str, chromium: str = CHROMIUM) -> list[Sent]:
-    """Go through the shop in Chromium: look, click, log in, put two records into the cart, buy, leave. Names what was sent and answered."""
+    """Go through the shop in Chromium: look, click, log in, put two records into the cart, buy, leave. Names what the collector took.
+
+    Raises Unavailable where it does not take all.
+    """
     from playwright.sync_api import Response, sync_playwright
 
     sent: dict[str, Sent] = {}
@@ -69,7 +72,12 @@ def visit(shop_url: str, chromium: str = CHROMIUM) -> list[Sent]:
             page.locator("#login-form .primary").click()
             page.locator("#open-cart").click()
             page.get_by_role("button", name="Buy now").click()
-            page.wait_for_function("Object.keys(localStorage).every(key => !key.startsWith('headrace.q.'))")
+            for _ in range(200):
+                if page.evaluate("Object.keys(localStorage).every(key => !key.startsWith('headrace.q.'))"):
+                    break
+                page.wait_for_timeout(100)
+            else:
+                raise Unavailable(f"the collector did not take all events of a visit to {shop_url} within 20 s")
         finally:
             browser.close()
     return list(sent.values())

@@ -111,9 +111,10 @@ def shop_url(collector: Answering) -> Iterator[str]:
 
 def queued(page: Page) -> list[str]:
     """The ids of the events that wait in localStorage, oldest first."""
-    return page.evaluate(
+    ids: list[str] = page.evaluate(
         "Object.keys(localStorage).filter(k => k.startsWith('headrace.q.')).sort().map(k => JSON.parse(localStorage[k]).messageId)"
     )
+    return ids
 
 
 def until(page: Page, true: Callable[[], bool]) -> None:

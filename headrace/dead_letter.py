@@ -116,4 +116,7 @@ def encode(letter: DeadLetter) -> bytes:
 
 def decode(value: bytes) -> DeadLetter:
     """The inverse of `encode`. Raises msgspec.DecodeError (ValidationError included) for anything else."""
-    return _decoder.decode(value)
+    try:
+        return _decoder.decode(value)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None

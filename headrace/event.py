@@ -61,12 +61,18 @@ def encode(event: RawEvent) -> bytes:
 
 def decode_raw(value: bytes) -> RawEvent:
     """A value of `events.raw`. Raises msgspec.DecodeError (ValidationError included) for anything else."""
-    return _raw_decoder.decode(value)
+    try:
+        return _raw_decoder.decode(value)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def decode_enriched(value: bytes) -> EnrichedEvent:
     """A value of `events.enriched`. Raises msgspec.DecodeError (ValidationError included) for anything else."""
-    return _enriched_decoder.decode(value)
+    try:
+        return _enriched_decoder.decode(value)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def identity_key(source: str, id: str) -> bytes:

@@ -6,6 +6,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from cli import events, schemas
+from cli.demo import demo
 from cli.doctor import doctor
 from cli.sql import sql
 from cli.topics import topics
@@ -15,6 +16,7 @@ app.add_typer(schemas.app, name="schemas")
 app.add_typer(events.app, name="events")
 app.command()(topics)
 app.command()(doctor)
+app.command()(demo)
 app.command()(sql)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import stamina
 
 from headrace.dead_letter import Unavailable
 from headrace.event import rfc3339
@@ -99,13 +100,19 @@ def browser_like_visit(collector_url: str, write_key: str, shop_url: str = "http
     with httpx.Client(base_url=collector_url, auth=(write_key, ""), headers=headers, timeout=30) as client:
         for part in (calls[:3], calls[3:]):
             body = {"sentAt": rfc3339(datetime.now(UTC)), "batch": part}
-            try:
-                answer = client.post("/v1/batch", json=body)
-            except httpx.TransportError as error:
-                raise Unavailable(f"the collector at {collector_url}: {error}") from error
-            if answer.status_code != 200:
-                raise Unavailable(f"the collector at {collector_url} answered {answer.status_code}: {answer.text[:300]}")
+            for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=60):  # as tracker.js does
+                with attempt:
+                    _post(client, body)
     return list(sent_in(json.dumps({"batch": calls})))
+
+
+def _post(client: httpx.Client, body: dict[str, Any]) -> None:
+    try:
+        answer = client.post("/v1/batch", json=body)
+    except httpx.TransportError as error:
+        raise Unavailable(f"the collector at {client.base_url}: {error or type(error).__name__}") from error
+    if answer.status_code != 200:
+        raise Unavailable(f"the collector at {client.base_url} answered {answer.status_code}: {answer.text[:300]}")
 
 
 def _calls_of_visit(shop_url: str, rng: random.Random) -> list[dict[str, Any]]:

@@ -1,15 +1,18 @@
 """Which components a platform has."""
 
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 
 from runtime.component import Component, Place, Program
 from runtime.errors import RuntimeFailure
+from runtime.servers.airflow import Airflow
+from runtime.servers.dbt import Dbt
 from runtime.servers.elasticsearch import Elasticsearch
 from runtime.servers.kafka import Kafka
 from runtime.servers.minio import Minio
 from runtime.servers.postgres import Postgres
+from runtime.servers.spark import Spark
+from runtime.servers.superset import Superset
+from runtime.servers.trino import Trino
 from runtime.services import Services
 
 PROFILES = ("core", "full")
@@ -22,9 +25,7 @@ def components(profile: str) -> list[Component]:
     core: list[Component] = [Kafka(), Elasticsearch(), Minio(), Postgres(), Services()]
     if profile == "core":
         return core
-    more = [("trino", "Trino"), ("spark", "Spark"), ("dbt", "Dbt"), ("airflow", "Airflow"), ("superset", "Superset")]
-    there = [(module, name) for module, name in more if find_spec(f"runtime.servers.{module}")]
-    return core + [getattr(import_module(f"runtime.servers.{module}"), name)() for module, name in there]
+    return [*core, Trino(), Spark(), Dbt(), Airflow(), Superset()]
 
 
 def programs_of(parts: Sequence[Component], place: Place) -> list[tuple[Component, Program]]:

@@ -3,14 +3,13 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from runtime import envfile, preflight, processes, tables
 from runtime.catalog import components, programs_of
@@ -19,6 +18,7 @@ from runtime.errors import RuntimeFailure
 from runtime.fetching import digest_of
 from runtime.maven import write_lock
 from runtime.ordering import check, levels
+from runtime.progress import Report, reporting
 from runtime.starting import start_all
 from runtime.supervisor import Supervisor, log_path
 
@@ -63,8 +63,26 @@ def up(profile: str | None = None) -> None:
     preflight.refuse(problems)
     sums = _configure(place, parts)
     supervisor.ensure(programs)
-    _start(place, programs, {program.name: sums[part.name] for part, program in owned})
+    with reporting(console) as report:
+        start_all(place, programs, {program.name: sums[part.name] for part, program in owned}, report)
     console.print(tables.running(place, programs))
+
+
+def _fetch(part: Component, place: Place, report: Report) -> Exception | None:
+    told: list[str] = []
+
+    def say(what: str) -> None:
+        told.append(what)
+        report(part.name, what)
+
+    try:
+        part.fetch(place, say)
+    except Exception as error:  # shown once all others have ended
+        report(part.name, "failed")
+        return error
+    if told:  # else there was nothing to do
+        report(part.name, "done")
+    return None
 
 
 def second(state_dir: str, shift: int, settings: Mapping[str, str]) -> None:
@@ -80,14 +98,8 @@ def fetch(place: Place, parts: list[Component]) -> None:
     """Bring everything that `parts` need, several at once."""
     place.servers.mkdir(parents=True, exist_ok=True)
     place.venvs.mkdir(parents=True, exist_ok=True)
-    with _progress() as progress, ThreadPoolExecutor(max_workers=len(parts)) as pool:
-        lines = {part.name: progress.add_task(part.name, what="", total=None, visible=False) for part in parts}
-
-        def say(name: str) -> Callable[[str], None]:
-            return lambda what: progress.update(lines[name], what=what, visible=True)
-
-        waiting = [pool.submit(part.fetch, place, say(part.name)) for part in parts]
-        failures = [error for error in (future.exception() for future in waiting) if error]
+    with reporting(console) as report, ThreadPoolExecutor(max_workers=len(parts)) as pool:
+        failures = [error for error in pool.map(lambda part: _fetch(part, place, report), parts) if error]
     for error in failures:
         raise error
 
@@ -111,21 +123,6 @@ def _configure(place: Place, parts: list[Component]) -> dict[str, str]:
         folder = place.state / "conf" / part.name
         sums[part.name] = digest_of(*sorted(path for path in folder.rglob("*") if path.is_file())) if folder.is_dir() else ""
     return sums
-
-
-def _start(place: Place, programs: list[Program], configured: dict[str, str]) -> None:
-    with _progress() as progress:
-        lines = {program.name: progress.add_task(program.name, what="waiting", total=1) for group in levels(programs) for program in group}
-
-        def report(name: str, what: str) -> None:
-            progress.update(lines[name], what=what, completed=int(what in ("ready", "failed")))
-
-        start_all(place, programs, configured, report)
-
-
-def _progress() -> Progress:
-    texts = (TextColumn("{task.description:<18}"), TextColumn("{task.fields[what]}"))
-    return Progress(SpinnerColumn(finished_text="·"), *texts, TimeElapsedColumn(), console=console, transient=not console.is_terminal)
 
 
 def down() -> None:

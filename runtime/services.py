@@ -3,8 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from runtime.component import Place, Program
@@ -65,9 +63,6 @@ class Services:
             ),
             _service(*(place, "shop", "producers.website.main"), {"HTTP": "SHOP_PORT"}, ready="/", after=["collector"], look="/"),
         ]
-        services = [service for service in services if _exists(service.command[2])]
-        there = {"kafka", "elasticsearch", "minio", "postgres", *(service.name for service in services)}
-        services = [replace(service, after=[name for name in service.after if name in there]) for service in services]
         replay = Program(
             name="cdnow-replay",
             command=[sys.executable, "-m", "producers.cdnow", "--speed", "gentle"],
@@ -75,7 +70,7 @@ class Services:
             after=[service.name for service in services],
             ends=True,
         )
-        return [*services, *([replay] if _exists("producers.cdnow") else [])]
+        return [*services, replay]
 
 
 def _service(
@@ -101,13 +96,6 @@ def _service(
         url=address + look if look else None,
         stop_within=30,
     )
-
-
-def _exists(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _train(place: Place) -> None:

@@ -47,8 +47,8 @@ def run(command: Sequence[str], what: str, env: Mapping[str, str] | None = None,
             done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, text=True, check=False)
         output = log.read_text()
     if done.returncode:
-        last = "\n".join(output.strip().splitlines()[-8:])
-        raise RuntimeFailure(f"{what} failed:\n{last}")
+        last = "".join(f"\n  {line}" for line in output.strip().splitlines()[-8:])
+        raise RuntimeFailure(f"{what} failed:{last or ' without a word'}")
 
 
 def pip_target(requirements: Path, target: Path, root: Path) -> None:

@@ -109,11 +109,12 @@ def _make_reachable(place: Place, user: str) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(home, fresh)
         fresh.rename(copy)
-    if not data.exists():
+    if not (data / "PG_VERSION").is_file() and not data.is_symlink():
         outside = _OUTSIDE / f"data-{_digest(str(place.state))}"
         outside.mkdir(parents=True, exist_ok=True)
         data.parent.mkdir(parents=True, exist_ok=True)
-        data.unlink(missing_ok=True)
+        if data.exists():
+            data.rmdir()
         data.symlink_to(outside)
 
 

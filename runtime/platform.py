@@ -51,17 +51,17 @@ def up(profile: str | None = None) -> None:
     parts = components(profile)
     preflight.ensure_packages([package for part in parts for package in part.apt])
     place.state.mkdir(parents=True, exist_ok=True)
-    owned = programs_of(parts, place)
-    programs = [program for _, program in owned]
-    check(programs)
     supervisor = Supervisor(place)
-    problems = preflight.port_problems(place.env, programs, place.state)
+    problems = preflight.port_problems(place.env, [program for _, program in programs_of(parts, place)], place.state)
     problems += preflight.disk_problems(ROOT, shutil.disk_usage(ROOT).free, _disk_needed(place, profile))
     if not supervisor.running():
         problems += preflight.memory_problems(profile, psutil.virtual_memory().available)
     preflight.refuse(problems)
     fetch(place, parts)
     sums = _configure(place, parts)
+    owned = programs_of(parts, place)
+    programs = [program for _, program in owned]
+    check(programs)
     supervisor.ensure(programs)
     with reporting(console) as report:
         start_all(place, programs, {program.name: sums[part.name] for part, program in owned}, report)

@@ -40,7 +40,7 @@ class Postgres:
         user = _user()
         if user:
             _make_reachable(place, user)
-        data = place.data(self.name)
+        data = place.data(self.name).resolve()
         if (data / "PG_VERSION").is_file():
             return
         descriptor, name = tempfile.mkstemp(prefix="headrace-")
@@ -68,7 +68,7 @@ class Postgres:
             "log_timezone": "UTC",
             "timezone": "UTC",
         }
-        command = [str(_binaries(place) / "postgres"), "-D", str(place.data(self.name))]
+        command = [str(_binaries(place) / "postgres"), "-D", str(place.data(self.name).resolve())]
         command += [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
         return [
             Program(

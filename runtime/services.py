@@ -30,7 +30,10 @@ class Services:
                 found.rename(fresh / found.name)
 
     def configure(self, place: Place) -> None:
-        """They read their settings from the environment."""
+        """They read their settings from the environment. The sum of the schemas stands here, so that a changed plan restarts them."""
+        schemas = place.root / place.env["SCHEMAS_DIR"]
+        read = sorted(path for path in schemas.rglob("*") if path.is_file() and "examples" not in path.parts)
+        (place.conf(self.name) / "schemas.sha256").write_text(digest_of(*read) + "\n")
 
     def programs(self, place: Place) -> Sequence[Program]:
         """All of them; each waits for what it cannot work without."""

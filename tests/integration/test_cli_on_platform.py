@@ -1,0 +1,89 @@
+"""The `headrace` command against the running platform."""
+
+import json
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+HEADRACE = Path(__file__).parents[2] / "bin" / "headrace"
+
+
+def headrace(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([HEADRACE, *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
+def send(id: str, **data: object) -> subprocess.CompletedProcess[str]:
+    return headrace("events", "send", "button_click", "--id", id, "--source", "cli-test", "--subject", "c7", "--data", json.dumps(data))
+
+
+def test_an_event_is_sent_and_seen() -> None:
+    id = f"cli-{uuid.uuid4()}"
+    # The tail has begun to follow when the first event shows; so we send until then.
+    tail = subprocess.Popen(
+        [HEADRACE, "events", "tail", "--topic", "events.raw", "--type", "button_click", "--count", "1", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    sent = []
+    for number in range(60):
+        done = send(f"{id}-{number}", button_id="buy")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"accepted": 1, "rejected": []}
+        assert done.stderr == f"id {id}-{number}, source cli-test\n"
+        sent.append(f"{id}-{number}")
+        if tail.poll() is not None:
+            break
+    shown, _ = tail.communicate(timeout=30)
+    assert tail.returncode == 0
+    event = json.loads(shown)
+    assert event["type"] == "button_click"
+    if event["source"] == "cli-test" and event["id"] in sent:
+        assert event["data"] == {"button_id": "buy"}
+        assert event["subject"] == "c7"
+
+
+def test_a_refused_event_says_why() -> None:
+    done = headrace("events", "send", "no_such_type", "--id", "x1")
+    assert done.returncode == 1
+    (rejected,) = json.loads(done.stdout)["rejected"]
+    assert (rejected["id"], rejected["reason"]) == ("x1", "unknown_type")
+
+
+def test_topics_counts_dead_letters_by_reason() -> None:
+    headrace("events", "send", "no_such_type")
+    done = headrace("topics")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    assert set(rows) == {"events.raw", "events.enriched", "dead-letter.collector", "dead-letter.enricher", "dead-letter.loader"}
+    assert "unknown_type" in rows["dead-letter.collector"]
+
+
+def test_doctor_finds_the_platform_well() -> None:
+    done = headrace("doctor")
+    assert [line for line in done.stdout.splitlines() if not line.startswith("ok ")] == []
+    assert done.returncode == 0
+
+
+@pytest.fixture
+def trino() -> None:
+    if os.environ["PROFILE"] != "full":
+        pytest.fail("this platform has no Trino (PROFILE=core): `make test` starts one with it", pytrace=False)
+
+
+@pytest.mark.usefixtures("trino")
+def test_sql() -> None:
+    done = headrace("sql", "select * from (values (1, 'a,b', null), (2, 'c', 2.5)) as t (number, text, ratio) order by number;", "--csv")
+    assert (done.returncode, done.stdout) == (0, 'number,text,ratio\n1,"a,b",\n2,c,2.5\n')
+    done = headrace("sql", "select count(*) as events from lake.bronze.events")
+    assert done.returncode == 0, done.stderr
+    assert [line.strip() for line in done.stdout.splitlines()][0::2] == ["events", "1 row"]
+
+
+@pytest.mark.usefixtures("trino")
+def test_a_wrong_statement_is_one_line() -> None:
+    done = headrace("sql", "select * from lake.nowhere.nothing")
+    assert done.returncode == 1
+    assert done.stderr == "headrace: Trino: line 1:15: Schema 'nowhere' does not exist\n"

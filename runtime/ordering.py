@@ -21,14 +21,20 @@ def check(programs: Sequence[Program]) -> None:
 
 def levels(programs: Sequence[Program]) -> list[list[Program]]:
     """Programs in groups: each waits only for programs of earlier groups. Raises RuntimeFailure for a circle."""
-    left, done, found = list(programs), set[str](), list[list[Program]]()
+    named = {program.name: program for program in programs}
+    return [[named[name] for name in group] for group in grouped({program.name: program.after for program in programs})]
+
+
+def grouped(after: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """The names in `after` in groups: each comes after all those that it waits for. Raises RuntimeFailure for a circle."""
+    left, done, found = list(after), set[str](), list[list[str]]()
     while left:
-        group = [program for program in left if done.issuperset(program.after)]
+        group = [name for name in left if done.issuperset(after[name])]
         if not group:
-            raise RuntimeFailure(f"these programs wait for one another: {', '.join(sorted(program.name for program in left))}")
+            raise RuntimeFailure(f"these programs wait for one another: {', '.join(sorted(left))}")
         found.append(group)
-        done |= {program.name for program in group}
-        left = [program for program in left if program.name not in done]
+        done |= set(group)
+        left = [name for name in left if name not in done]
     return found
 
 

@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,12 +12,13 @@ from rich.console import Console
 
 from runtime import envfile, preflight, processes, tables
 from runtime.catalog import components, programs_of
-from runtime.component import Component, Place, Program
+from runtime.component import Component, Place
 from runtime.errors import RuntimeFailure
 from runtime.fetching import digest_of
 from runtime.maven import write_lock
-from runtime.ordering import check, levels
+from runtime.ordering import check
 from runtime.progress import Report, reporting
+from runtime.remembered import recall, remember, stop_order
 from runtime.starting import start_all
 from runtime.supervisor import Supervisor, log_path
 
@@ -62,6 +62,7 @@ def up(profile: str | None = None) -> None:
     owned = programs_of(parts, place)
     programs = [program for _, program in owned]
     check(programs)
+    remember(place, programs)
     supervisor.ensure(programs)
     with reporting(console) as report:
         start_all(place, programs, {program.name: sums[part.name] for part, program in owned}, report)
@@ -135,7 +136,7 @@ def down() -> None:
     supervisor = Supervisor(place)
     states = supervisor.states()
     if states:
-        _stop_in_order(place, supervisor, set(states))
+        _stop_in_order(place, set(states))
         supervisor.shutdown()
     left = processes.of_platform(place.state)
     processes.end(left)
@@ -145,18 +146,10 @@ def down() -> None:
     console.print("Stopped." if states or left else "Nothing was running.")
 
 
-def _stop_in_order(place: Place, supervisor: Supervisor, known: set[str]) -> None:
-    programs = [program for _, program in programs_of(components("full"), place) if program.name in known]
-    names = {program.name for program in programs}
-    for group in reversed(levels([_only_after(program, names) for program in programs])):
+def _stop_in_order(place: Place, known: set[str]) -> None:
+    for group in stop_order(recall(place), known):
         with ThreadPoolExecutor(max_workers=len(group)) as pool:
-            list(pool.map(lambda program: Supervisor(place).stop(program.name), group))
-    for name in known - names:
-        supervisor.stop(name)
-
-
-def _only_after(program: Program, names: set[str]) -> Program:
-    return replace(program, after=[name for name in program.after if name in names])
+            list(pool.map(Supervisor(place).stop, group))
 
 
 def status() -> bool:
@@ -166,8 +159,7 @@ def status() -> bool:
     if not states:
         console.print("Nothing is running: `make up` starts it.")
         return False
-    programs = {program.name: program for _, program in programs_of(components("full"), place)}
-    console.print(tables.status(place, states, programs))
+    console.print(tables.status(place, states, recall(place)))
     return all(state.state == "RUNNING" or (state.state == "EXITED" and state.exit_code == 0) for state in states.values())
 
 

@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 
 from runtime import processes
-from runtime.component import Env, Place, Program
+from runtime.component import Place, Program
+from runtime.remembered import Started
 from runtime.supervisor import ProcessState, log_path
 
 _COLOURS = {"RUNNING": "green", "STARTING": "yellow", "EXITED": "cyan", "STOPPED": "dim"}
@@ -21,13 +22,17 @@ def running(place: Place, programs: list[Program]) -> Table:
     for column in ("program", "where", "user / password"):
         table.add_column(column, overflow="fold")
     for program in programs:
-        table.add_row(program.name, program.url or _ports(program, place.env), program.login or "")
+        table.add_row(
+            program.name,
+            program.url or ", ".join(f"{what} {place.env[setting]}" for what, setting in program.ports.items()),
+            program.login or "",
+        )
     table.caption = f"Write key for sending events: {place.env['HEADRACE_WRITE_KEY']}"
     table.caption_justify = "left"
     return table
 
 
-def status(place: Place, states: Mapping[str, ProcessState], programs: Mapping[str, Program]) -> Table:
+def status(place: Place, states: Mapping[str, ProcessState], started: Mapping[str, Started]) -> Table:
     """State, process, ports, memory, time since the start and log of each program."""
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     rows, total = [], 0
@@ -35,7 +40,7 @@ def status(place: Place, states: Mapping[str, ProcessState], programs: Mapping[s
         used = processes.memory(processes.family(state.pid)) if state.pid else 0
         total += used
         up = _duration(time.time() - state.started_at) if state.pid else ""
-        ports = _ports(programs[name], place.env) if name in programs else ""
+        ports = ", ".join(f"{what} {port}" for what, port in started[name].ports.items()) if name in started else ""
         colour = _COLOURS.get(state.state, "red")
         pid, size = (str(state.pid), f"{used / 1e6:,.0f} MB") if state.pid else ("", "")
         rows.append((name, f"[{colour}]{state.state.lower()}[/]", pid, ports, size, up, _relative(log_path(place, name), place.root)))
@@ -46,10 +51,6 @@ def status(place: Place, states: Mapping[str, ProcessState], programs: Mapping[s
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _ports(program: Program, env: Env) -> str:
-    return ", ".join(f"{what} {env[setting]}" for what, setting in program.ports.items())
 
 
 def _duration(seconds: float) -> str:

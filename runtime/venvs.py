@@ -1,5 +1,6 @@
 """Virtual environments of the servers that are Python packages: one for each, from `requirements/<name>.txt`, with hashes."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,4 +26,4 @@ def make_venv(place: Place, name: str, say: Callable[[str], None]) -> Path:
 
 def site_packages(venv: Path) -> Path:
     """Where an environment keeps its packages."""
-    return next((venv / "lib").glob("python3.*/site-packages"))
+    return venv / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"  # made with our own Python

@@ -1,12 +1,16 @@
 """Programs start after what they wait for; what cannot be ordered is refused."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.component import Program
+from runtime.component import Place, Program
 from runtime.errors import RuntimeFailure
 from runtime.ordering import check, levels, startable
+from runtime.remembered import recall, remember, stop_order
 
 
 def program(name: str, *after: str) -> Program:
@@ -44,3 +48,14 @@ def test_every_order_without_a_circle_is_kept(edges: list[set[int]]) -> None:
     place = {each.name: index for index, group in enumerate(levels(programs)) for each in group}
     assert sorted(place, key=int) == [each.name for each in programs]
     assert all(place[before] < place[each.name] for each in programs for before in each.after)
+
+
+def test_what_depends_on_others_stops_first(tmp_path: Path) -> None:
+    place = Place(root=tmp_path, env={"STATE_DIR": "state", "KAFKA_PORT": "9092"})
+    remember(
+        place, [replace(program("kafka"), ports={"clients": "KAFKA_PORT"}), program("collector", "kafka"), program("shop", "collector")]
+    )
+    started = recall(place)
+    assert started["kafka"].ports == {"clients": "9092"}
+    assert [set(group) for group in stop_order(started, {"kafka", "shop", "unknown"})] == [{"kafka", "shop", "unknown"}]
+    assert stop_order(started, {"kafka", "collector", "shop"}) == [["shop"], ["collector"], ["kafka"]]

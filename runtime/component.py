@@ -69,7 +69,7 @@ class Program:
     provision: Callable[[], None] | None = None
     url: str | None = None  # where a person looks
     login: str | None = None  # "user / password", where one is needed
-    ready_within: float = 120  # seconds
+    ready_within: float = 300  # seconds; long, since a busy machine is slow, and a program that ends again and again is noticed sooner
     stop_within: float = 20  # seconds between SIGTERM and SIGKILL, for the whole process group
     stop_signal: str = "TERM"
     required_user: str | None = None  # run as this user where we are root

@@ -11,7 +11,7 @@ from rich.console import Console
 from headrace.settings import read_env_file
 
 ROOT = Path(__file__).resolve().parent.parent
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 10_000)  # a pipe or a file has no width: one row, one line
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

@@ -39,6 +39,7 @@ class Superset:
             "SUPERSET_DATABASE_URL": database_url(place, "superset", "+psycopg2"),
             "SUPERSET_HOME": str(place.data(self.name).resolve()),
             "MALLOC_ARENA_MAX": "2",
+            "TZ": "UTC",  # "now" in a filter is the time that the events' columns are in
         }
         listen = f"{place.env['BIND_HOST']}:{place.env['SUPERSET_PORT']}"
         command = [str(_python(place)), "-m", "gunicorn", "--bind", listen, "--workers", "1", "--worker-class", "gthread", "--threads", "8"]

@@ -17,7 +17,7 @@ EVENT_TYPE = "application/cloudevents+json"
 
 _AGAIN = {408, 429, 500, 502, 503, 504}  # the request was not to blame
 _TIMEOUT = 30.0  # seconds; above the collector's own deadline, so that it answers first
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds
 
 
 class Rejected(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""Seeded visits of a shop, for load tests and for trying things out."""

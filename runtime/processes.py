@@ -10,9 +10,13 @@ from runtime.supervisor import MARK
 
 
 def marked(process: psutil.Process, state: Path) -> bool:
-    """Whether a process belongs to the platform of `state`: by its environment, or (PostgreSQL overwrites that) by where it stands."""
+    """Whether a process belongs to the platform of `state`.
+
+    It does by its environment or that of a process it came from; or, since PostgreSQL overwrites the one and outlives the other, by
+    where it stands.
+    """
     with contextlib.suppress(psutil.Error, OSError):
-        if process.environ().get(MARK) == str(state):
+        if any(each.environ().get(MARK) == str(state) for each in (process, *process.parents())):
             return True
     with contextlib.suppress(psutil.Error, OSError):
         folder = Path(process.cwd())

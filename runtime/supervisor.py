@@ -122,7 +122,8 @@ def script(place: Place, program: Program, configured: str) -> str:
 
     `configured` is a sum over its configuration files.
     """
-    environment = {**place.env, **program.environment, MARK: str(place.state), "PYTHONUNBUFFERED": "1"}
+    # SPT_NOENV: a process that changes its title (Airflow's do) leaves its environment, and so the mark, readable.
+    environment = {**place.env, **program.environment, MARK: str(place.state), "PYTHONUNBUFFERED": "1", "SPT_NOENV": "1"}
     exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(environment.items()))
     command = shlex.join(as_user(program.required_user, [str(part) for part in program.command]))
     return f"# configuration {configured}\n{exports}cd {shlex.quote(str(program.directory or place.root))} && exec {command}\n"

@@ -107,7 +107,7 @@ def eventually(look: Callable[[], object], wanted: object, seconds: float = 90) 
     until = time.monotonic() + seconds
     while (found := look()) != wanted and time.monotonic() < until:
         time.sleep(0.3)
-    assert found == wanted
+    assert found == wanted, f"it is {found!r} to the end, not {wanted!r}"
 
 
 class ConsumerProcess:

@@ -19,6 +19,7 @@ from runtime.maven import write_lock
 from runtime.ordering import check
 from runtime.progress import Report, reporting
 from runtime.remembered import recall, remember, stop_order
+from runtime.servers.postgres import copy_of
 from runtime.starting import start_all
 from runtime.supervisor import Supervisor, log_path
 
@@ -190,6 +191,8 @@ def clean(sure: bool, everything: bool) -> None:
         if input().strip() != "yes":
             raise RuntimeFailure("nothing was removed")
     down()
+    if everything:
+        shutil.rmtree(copy_of(ROOT / ".runtime" / "servers" / "postgres"), ignore_errors=True)
     for folder in doomed:
         for link in (folder / "data").glob("*"):
             if link.is_symlink():  # PostgreSQL's data may lie outside

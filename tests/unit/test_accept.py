@@ -190,10 +190,10 @@ def test_one_bad_event_spoils_no_other(name: str, place: int) -> None:
 def test_repeated_keys_are_found_and_nothing_else(text: bytes, fine: bool) -> None:
     try:
         jsontext.check_object(text, 32)
-        assert fine
+        found = None
     except Invalid as problem:
-        assert not fine, problem
-        assert problem.reason == Reason.MALFORMED
+        found = problem.reason
+    assert found == (None if fine else Reason.MALFORMED)
 
 
 keys = st.text(st.sampled_from('ab":\\ \n{[ü'), max_size=3)

@@ -1,6 +1,7 @@
 """Keys, receipts, decompression and the description of the collector."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import zlib
@@ -101,10 +102,8 @@ def test_bombs_and_nonsense() -> None:
 
 @given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate", "x-gzip"]))
 def test_any_compressed_bytes_are_answered(body: bytes, encoding: str) -> None:
-    try:
+    with contextlib.suppress(TooLong, Corrupt):
         assert len(inflate(body, encoding, 100)) <= 100
-    except (TooLong, Corrupt):
-        pass
 
 
 def test_openapi_names_every_route() -> None:

@@ -1,0 +1,60 @@
+"""A Kafka of one's own, to be killed and frozen: the same server as the platform's, on free ports, in a folder of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from runtime.component import Place
+from runtime.servers.kafka import Kafka
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RealKafka:
+    """One broker with the platform's topics."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        env = {
+            "BIND_HOST": "127.0.0.1",
+            "KAFKA_PORT": str(port),
+            "KAFKA_CONTROLLER_PORT": str(free_port()),
+            "KAFKA_PARTITIONS": "3",
+            "STATE_DIR": str(folder),
+        }
+        place = Place(ROOT, env)
+        server = Kafka()
+        server.configure(place)
+        (self._program,) = server.programs(place)
+        self._log = folder / "kafka.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = f"127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._program.command, stdout=log, stderr=log)
+        while not self._program.ready():
+            assert self._process.poll() is None, self._log.read_text()[-2000:]
+            time.sleep(0.1)
+        if self._program.provision:
+            self._program.provision()
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        assert self._process is not None
+        self.signal(signal.SIGKILL)
+        self._process.wait()

@@ -11,6 +11,7 @@ Partition = tuple[str, int]  # topic, partition
 
 # librdkafka's message.max.bytes and Kafka's default message.max.bytes both allow a value of this size with its key and headers.
 MAX_VALUE_BYTES = 990_000
+_LONGEST_ATTRIBUTE = 2000  # characters; longer ones stand in the payload only
 
 
 class Message(Protocol):
@@ -104,4 +105,4 @@ def _attributes(value: bytes) -> dict[str, str]:
         said["key_id"] = found.receipt.get("key_id")
     if not (isinstance(found.received_at, str) and event.is_utc(found.received_at)):
         del said["received_at"]
-    return {name: text for name, text in said.items() if isinstance(text, str)}
+    return {name: text for name, text in said.items() if isinstance(text, str) and len(text) <= _LONGEST_ATTRIBUTE}

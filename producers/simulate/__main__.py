@@ -46,7 +46,7 @@ def _say(why: str, seconds: float) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m producers.simulate", description="Send simulated visits of a shop as events.")
-    parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same events, ids included, which the platform keeps once (7)")
+    parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same events, which the platform keeps once (7)")
     parser.add_argument("--rate", type=_rate, default=100.0, metavar="R", help="events a second, or max (100)")
     parser.add_argument("--events", type=_count, metavar="N", help="end after N events")
     parser.add_argument("--duration", type=_number, metavar="S", help="end after S seconds")

@@ -82,7 +82,7 @@ def run(groups: Iterable[Group], connect: Callable[[], Collector], connections: 
     def work() -> None:
         try:
             with connect() as collector:
-                while (group := waiting.get()) is not None:
+                while (group := _get(waiting, failures)) is not None:
                     accepted, rejected = _send(collector, group)
                     with lock:
                         tally.accepted += accepted
@@ -90,21 +90,35 @@ def run(groups: Iterable[Group], connect: Callable[[], Collector], connections: 
         except BaseException as error:
             failures.append(error)
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(connections)]
+    workers = [threading.Thread(target=work, name=f"simulate-{number}", daemon=True) for number in range(connections)]
     for worker in workers:
         worker.start()
     try:
         for group in groups:
             tally.expect(group)
             _put(waiting, group, failures)
-    finally:
+            if failures:
+                break
         for _ in workers:
             _put(waiting, None, failures)
+    except BaseException as error:
+        failures.append(error)  # the workers end too
+        raise
     for worker in workers:
         worker.join()
     if failures:
         raise failures[0]
     return tally
+
+
+def _get(waiting: "queue.Queue[Group | None]", failures: list[BaseException]) -> Group | None:
+    """The next group; None where there will be none, or another worker failed."""
+    while not failures:
+        try:
+            return waiting.get(timeout=0.5)
+        except queue.Empty:
+            continue
+    return None
 
 
 def _put(waiting: "queue.Queue[Group | None]", group: "Group | None", failures: list[BaseException]) -> None:

@@ -5,6 +5,7 @@ Pure: the same seed gives the same events. Only their time is left open, for tha
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ SHOP = "https://shop.example"
 VISITORS = 500  # at one time
 CUSTOMERS = 5000
 _REFERRERS = ("", "", "https://search.example/", "https://news.example/jazz", "https://social.example/")
+_WEIGHTS = list(accumulate(each.weight for each in PRODUCTS))
 _METHODS = ("password", "password", "google", "apple")
 
 Refuser = Literal["request", "collector", "enricher"]
@@ -110,7 +112,7 @@ def _visit(random: Random, name: str) -> Iterator[_Step]:
 
     yield page("/", "Shop", referrer=random.choice(_REFERRERS))
     while random.random() < 0.75:
-        product = random.choices(PRODUCTS, weights=[each.weight for each in PRODUCTS])[0]
+        product = random.choices(PRODUCTS, cum_weights=_WEIGHTS)[0]
         yield page(f"/p/{product.id}", product.name)
         if random.random() < 0.3:
             yield step("button_click", 8, button_id="tracklist", text="Track list", url=f"{SHOP}/p/{product.id}")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,18 @@ import yaml
 
 from runtime.component import Place
 from runtime.errors import RuntimeFailure
+from runtime.servers.trino import answers
 
 _NAME = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+_TRINO_WITHIN = 180  # seconds
 _ROOT = "headrace"  # the one folder that the archive must have
 
 
 def import_dashboards(place: Place) -> None:
-    """Make Superset's databases, data sets, charts and dashboards those of `dashboards/`. Raises RuntimeFailure where it refuses them."""
+    """Make Superset's databases, data sets, charts and dashboards those of `dashboards/`. Raises RuntimeFailure where it refuses them.
+
+    Superset asks Trino about what it imports, so this waits for Trino, which starts at the same time.
+    """
     files = assets(place.root / "dashboards", place.env)
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     stamp = place.data("superset") / ".dashboards"
@@ -28,6 +34,7 @@ def import_dashboards(place: Place) -> None:
             _log_in(client, place.env)
             if stamp.is_file() and stamp.read_text() == digest and all(_there(client, slug) for slug in slugs(files)):
                 return
+            _await_trino(place)
             _send(client, archive(files))
     except httpx.HTTPStatusError as error:
         raise RuntimeFailure(f"Superset refused the dashboards: {error.response.status_code} {error.response.text[:600]}") from None
@@ -67,6 +74,14 @@ def _log_in(client: httpx.Client, env: Mapping[str, str]) -> None:
 
 def _there(client: httpx.Client, slug: str) -> bool:
     return client.get(f"/api/v1/dashboard/{slug}").status_code == httpx.codes.OK
+
+
+def _await_trino(place: Place) -> None:
+    deadline = time.monotonic() + _TRINO_WITHIN
+    while not answers(place):
+        if time.monotonic() > deadline:
+            raise RuntimeFailure(f"the dashboards cannot be imported: Trino does not answer at {place.url('TRINO_PORT')}")
+        time.sleep(0.5)
 
 
 def _send(client: httpx.Client, bundle: bytes) -> None:

@@ -85,7 +85,7 @@ class Trino:
             Program(
                 name="trino",
                 command=command,
-                ready=lambda: _answers(address, place.env["TRINO_USER"]),
+                ready=lambda: answers(place),
                 after=("postgres",),
                 prepare=lambda: _make_catalog(place),
                 environment={**jdbc_settings(place.env["LAKE_CATALOG_URL"]), **_elasticsearch(place.env)},
@@ -122,12 +122,11 @@ def _elasticsearch(env: Mapping[str, str]) -> dict[str, str]:
     return {"ELASTICSEARCH_HOST": parts.hostname or "", "ELASTICSEARCH_HTTP_PORT": str(parts.port or 9200)}
 
 
-def _answers(address: str, user: str) -> bool:
+def answers(place: Place) -> bool:
     """Whether Trino has started and the lake's catalog answers a query."""
-    parts = urlsplit(address)
     try:
         with connect(  # type: ignore[no-untyped-call]
-            host=parts.hostname, port=parts.port, user=user, request_timeout=10, max_attempts=1
+            host=place.env["BIND_HOST"], port=int(place.env["TRINO_PORT"]), user=place.env["TRINO_USER"], request_timeout=10, max_attempts=1
         ) as connection:
             cursor = connection.cursor()
             cursor.execute("SELECT count(*) FROM lake.information_schema.schemata")  # needs the node to work, not to plan only

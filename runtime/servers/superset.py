@@ -29,7 +29,10 @@ class Superset:
 
     def configure(self, place: Place) -> None:
         """superset_config.py, which reads the settings from the environment."""
-        shutil.copyfile(_HERE / "superset_config.py", place.conf(self.name) / "superset_config.py")
+        conf = place.conf(self.name)
+        shutil.rmtree(conf)
+        conf.mkdir()
+        shutil.copyfile(_HERE / "superset_config.py", conf / "superset_config.py")
 
     def programs(self, place: Place) -> Sequence[Program]:
         """The web server."""
@@ -39,6 +42,7 @@ class Superset:
             "SUPERSET_DATABASE_URL": database_url(place, "superset", "+psycopg2"),
             "SUPERSET_HOME": str(place.data(self.name).resolve()),
             "MALLOC_ARENA_MAX": "2",
+            "PYTHONDONTWRITEBYTECODE": "1",  # the folder of the configuration stays as it was written
             "TZ": "UTC",  # "now" in a filter is the time that the events' columns are in
         }
         listen = f"{place.env['BIND_HOST']}:{place.env['SUPERSET_PORT']}"

@@ -9,7 +9,7 @@ import requests
 import typer
 from rich.table import Table
 from trino.dbapi import connect
-from trino.exceptions import TrinoConnectionError, TrinoQueryError
+from trino.exceptions import Error, HttpError, TrinoConnectionError, TrinoQueryError
 
 from cli.context import fail, not_reachable, out, settings
 
@@ -21,6 +21,8 @@ def sql(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """Run one statement in Trino and print the rows."""
+    if not statement.strip(" ;\n\t"):
+        fail("the statement is empty")
     env = settings()
     address = urlsplit(env["TRINO_URL"])
     connection = connect(  # type: ignore[no-untyped-call]
@@ -34,7 +36,9 @@ def sql(
     except (TrinoConnectionError, requests.RequestException):
         not_reachable("Trino", env["TRINO_URL"])
     except TrinoQueryError as error:
-        fail(f"Trino: {error.message}")
+        fail(f"Trino: {' '.join(error.message.split())}")
+    except (Error, HttpError) as error:
+        fail(f"Trino at {env['TRINO_URL']}: {error}")
     if as_csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
         return

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -91,6 +91,7 @@ class BatchMachine(RuleBasedStateMachine):
 
 
 TestBatch = BatchMachine.TestCase
+TestBatch.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 
 
 def test_a_batch_is_full_by_count_bytes_or_age_and_never_when_empty() -> None:

@@ -1,6 +1,7 @@
 """Arrow rows of the lake."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def documented(table: str) -> list[str]:
     """The columns that docs/architecture.md gives a table."""
     after = ARCHITECTURE.split(f"`lake.bronze.{table}`, as landed")[1]
     columns = after.split("\n`", 1)[1].split("`")[0]
-    return [column.split(" ")[0].removesuffix(",") for column in columns.replace("\n", " ").split(", ")]
+    return [column.strip() for column in re.sub(r"\([^)]*\)", "", columns).split(",")]
 
 
 def test_the_columns_are_those_that_are_documented() -> None:
@@ -94,15 +95,10 @@ def test_an_event_that_can_be_no_row_is_refused_alone(events: list[tuple[Enriche
 
 
 def test_data_that_is_no_utf_8_is_refused_alone() -> None:
-    values: dict[str, Any] = {
-        "id": "1",
-        "source": "s",
-        "type": "t",
-        "dataschema": "t/1-0-0",
-        "receipt": Receipt(collector_id="c", protocol="p"),
-    }
-    moments = dict.fromkeys(("time", "received_at", "enriched_at"), "2026-01-01T00:00:00Z")
-    events = [EnrichedEvent(**values, **moments, data=msgspec.Raw(data)) for data in (b'"\xff"', b"{}")]
+    values: dict[str, Any] = {"id": "1", "source": "s", "type": "t", "dataschema": "t/1-0-0"}
+    values |= dict.fromkeys(("time", "received_at", "enriched_at"), "2026-01-01T00:00:00Z")
+    receipt = Receipt(collector_id="c", protocol="p")
+    events = [EnrichedEvent(**values, receipt=receipt, data=msgspec.Raw(data)) for data in (b'"\xff"', b"{}")]
     table, rejected = sorted_out(event_rows, numbered(events), NOW)
     assert (table["data"].to_pylist(), [refusal.message.offset() for refusal in rejected]) == (["{}"], [0])
 

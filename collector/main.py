@@ -97,7 +97,7 @@ def _rest(settings: CollectorSettings, intake: Intake) -> tuple[uvicorn.Server, 
 
 def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 0)])
-    add_CollectorServicer_to_server(Rpc(intake), server)  # type: ignore[no-untyped-call]
+    add_CollectorServicer_to_server(Rpc(intake), server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     services = (collector_pb2.DESCRIPTOR.services_by_name["Collector"].full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)

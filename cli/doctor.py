@@ -50,7 +50,9 @@ def _silent(address: str) -> Ill:
 
 def _get(url: str, wanted: int = 200) -> httpx.Response:
     try:
-        answer = httpx.get(url, timeout=10)
+        answer = httpx.get(url, timeout=20)
+    except httpx.TimeoutException:
+        raise Ill(f"{url} does not answer within 20 s: it may be starting, or this machine too busy: `make status` shows its log") from None
     except httpx.TransportError:
         raise _silent(url) from None
     if answer.status_code != wanted:

@@ -73,12 +73,12 @@ def visit(shop_url: str, chromium: str = CHROMIUM) -> list[Sent]:
             page.locator("#login-form .primary").click()
             page.locator("#open-cart").click()
             page.get_by_role("button", name="Buy now").click()
-            for _ in range(200):
+            for _ in range(600):
                 if page.evaluate("Object.keys(localStorage).every(key => !key.startsWith('headrace.q.'))"):
                     break
                 page.wait_for_timeout(100)
             else:
-                raise Unavailable(f"the collector did not take all events of a visit to {shop_url} within 20 s")
+                raise Unavailable(f"the collector did not take all events of a visit to {shop_url} within 60 s")
         finally:
             browser.close()
     return list(sent.values())

@@ -98,7 +98,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context()
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     yield context
     context.close()
 
@@ -118,11 +118,11 @@ def queued(page: Page) -> list[str]:
 
 
 def until(page: Page, true: Callable[[], bool]) -> None:
-    for _ in range(200):
+    for _ in range(800):
         if true():
             return
         page.wait_for_timeout(50)
-    pytest.fail("it did not happen within 10 s")
+    pytest.fail("it did not happen within 40 s")
 
 
 def test_a_visit_is_told_in_batches(context: BrowserContext, collector: Answering, shop_url: str) -> None:

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from dags.curation import lake, silver
 from dags.curation.plan import PlanError, Table, read_plan, tables
-from dags.curation.session import Busy, alone, open_session, settings
+from dags.curation.session import Busy, alone, close_session, open_session, settings
 
 
 def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str
     gained = lake.new_rows(spark, f"{lake.BRONZE}.events", lake.EVENTS)
     if gained is None:
         return {"read": 0, "inserted": {}, "repaired": {}, "duplicates": 0, "conflicts": 0, "quarantined": 0}
-    checked = silver.with_problem(silver.with_content_hash(gained.rows), by_type.values())
+    landed = {row["type"] for row in gained.rows.select("type").distinct().collect()}
+    checked = silver.with_problem(silver.with_content_hash(gained.rows), [table for type, table in by_type.items() if type in landed])
     rows = _kept(silver.judged(checked, spark.table(lake.EVENTS)))
     counts = silver.counts(rows)
     by_verdict: Counter[str] = Counter()
@@ -100,7 +101,7 @@ def main() -> None:
     except (PlanError, lake.TableMismatch, Busy) as error:
         sys.exit(f"curation: {error}")
     print(json.dumps(done | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
-    spark.stop()
+    close_session(spark)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What JSON text may be, beyond its grammar, so that every station behind reads the same value from it. Pure.
 
-RFC 8259 leaves open what a repeated key, a lone surrogate or a number outside of a double means; docs/decisions/0001 closes it.
+RFC 8259 leaves open what a repeated key, a lone surrogate or a number outside of a double means; docs/decisions/0002 closes it.
 """
 
 import json

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from starlette.exceptions import HTTPException
 
 from enrichment_api import scoring
 from enrichment_api.customers import Customers
@@ -54,6 +55,11 @@ def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: i
         response = _json({"enrichments": answers})
         _seconds.observe(time.perf_counter() - start)
         return response
+
+    @app.exception_handler(HTTPException)
+    async def not_here(_: Request, error: HTTPException) -> Response:
+        code = "not_found" if error.status_code == 404 else "http"
+        return _json({"code": code, "message": f"{error.detail}: see /docs"}, error.status_code)
 
     @app.get("/healthz", summary="The process is alive")
     async def healthz() -> dict[str, str]:

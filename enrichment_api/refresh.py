@@ -1,5 +1,6 @@
 """Keeps the customers' states as fresh as the lake has them. Reads Iceberg in a background thread; a request never waits for it."""
 
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ class Refresher:
         self._version: object = None  # which snapshot of which table is in memory
         self._trouble: str | None = ""  # what kept us from reading at the last look; "" before the first look
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="customer-features", daemon=True)
+        context = contextvars.copy_context()  # what the log says of this process, which a thread would not know
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="customer-features", daemon=True)
 
     def start(self) -> None:
         """Begin to look, at once and then every `seconds`."""

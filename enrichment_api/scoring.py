@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
+import orjson
 
 from enrichment_api.customers import Customers
 from enrichment_api.features import MODEL, Basis, features
@@ -46,11 +47,12 @@ class Enrichment(msgspec.Struct):
 
 
 class _Purchase(msgspec.Struct):
+    """What is read of `data`: by orjson, as the validator of the enricher reads it, so that both see the same (a key given twice, say)."""
+
     quantity: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
     amount_usd: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 
 
-_purchase = msgspec.json.Decoder(_Purchase)
 _BASES = {basis: basis.name.lower() for basis in Basis}
 
 
@@ -66,9 +68,9 @@ def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[d
         if event.type != EVENT_TYPE:
             continue
         try:
-            purchase = _purchase.decode(event.data)
+            purchase = msgspec.convert(orjson.loads(bytes(event.data)), _Purchase)
             time = utc(event.time)
-        except (msgspec.DecodeError, ValueError, OverflowError):
+        except (msgspec.ValidationError, ValueError, OverflowError):
             continue
         places.append(place)
         keys.append((event.source, event.subject or ""))

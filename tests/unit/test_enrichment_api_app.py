@@ -1,6 +1,8 @@
 """The scoring interface: one answer for each event, in order, and a clear refusal of anything else."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from enrichment_api.features import STATE, features
 from enrichment_api.model import Model
 from enrichment_api.scoring import utc
 from enrichment_api.train import train
+from headrace.registry import Registry
 from tests.unit.test_train import write_purchases
 
 LAST = np.datetime64("1998-01-01", "us")
@@ -92,6 +95,25 @@ def test_a_purchase_that_cannot_be_scored_does_not_spoil_its_batch(api: TestClie
     assert bad == {}
 
 
+def test_what_the_validator_takes_is_scored(api: TestClient) -> None:
+    """The enricher waits where a purchase that it found valid gets no score: nothing that passes the schema may fail here."""
+    texts = [
+        b'{"quantity":"x","quantity":2,"amount_usd":28.98}',
+        b'{"quantity":2.0,"amount_usd":28.98e0}',
+        b'{"amount_usd":28.98,"quantity":2,"more":{"deep":[[[]]]}}',
+        b'{"quantity":10000,"amount_usd":1000000}',
+        b'{"quantity":1,"amount_usd":0}',
+    ]
+    registry = Registry.load(Path("schemas"))
+    for text in texts:
+        registry.validate("purchase/1-0-0", text)
+    body = b",".join(json.dumps(_event(data=None)).encode().replace(b"null", text) for text in texts)
+    answers = api.post("/v1/score", content=b'{"events":[' + body + b"]}").json()["enrichments"]
+    scores = [answer["repurchase"]["score"] for answer in answers]
+    assert scores[:3] == [_score(api, _event())[0]["repurchase"]["score"]] * 3
+    assert all(0 < score < 1 for score in scores)
+
+
 @given(st.datetimes(timezones=st.timezones()))
 def test_the_moment_is_read_in_utc(moment: Any) -> None:
     offset = moment.utcoffset()
@@ -128,6 +150,12 @@ def test_a_body_that_is_too_large_is_refused(api: TestClient) -> None:
     response = api.post("/v1/score", content=b" " * (MAX_BODY + 1))
     assert response.status_code == 413
     assert response.json()["code"] == "too_large"
+
+
+def test_what_is_not_there_is_said_in_json(api: TestClient) -> None:
+    absent, wrong = api.get("/v2/score"), api.get("/v1/score")
+    assert (absent.status_code, absent.json()) == (404, {"code": "not_found", "message": "Not Found: see /docs"})
+    assert (wrong.status_code, wrong.json()) == (405, {"code": "http", "message": "Method Not Allowed: see /docs"})
 
 
 def test_no_event_gets_no_enrichment(api: TestClient) -> None:

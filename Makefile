@@ -32,14 +32,14 @@ logs: services ## The ends of all logs, or follow one (NAME=kafka)
 clean: ## Stop, and remove all data (YES=1: do not ask; ALL=1: what was fetched too)
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m runtime clean $(if $(YES),--yes) $(if $(ALL),--all); else echo "There is nothing to remove."; fi
 
-demo: dev ## Send real events through the running platform and account for every one
+demo: services ## Send real events through the running platform and account for every one
 	@$(PYTHON) -m cli demo
 
 test: dev ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
-	@$(PYTHON) tests/run.py $(ARGS)
+	@$(PYTHON) -m tests.run $(ARGS)
 
-lint: dev ## ruff, mypy and the import rules
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports
+lint: dev ## ruff, mypy, the import rules, the tracking plan
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check
 
 bench: bench-startup ## All measurements (tables go to benchmarks/results/)
 
@@ -71,6 +71,6 @@ dev: .runtime/stamps/dev
 	@$(UV) venv --quiet --python 3.11 .venv
 
 $(UV): requirements/bootstrap.txt
-	@command -v python3 > /dev/null || $(SUDO) apt-get install -y -qq python3 > /dev/null || { echo "headrace: python3 is missing: install it with: sudo apt-get install -y python3 python3-venv" >&2; exit 1; }
-	@python3 -c 'import ensurepip, venv' 2> /dev/null || $(SUDO) apt-get install -y -qq python3-venv > /dev/null || { echo "headrace: python3-venv is missing: install it with: sudo apt-get install -y python3-venv" >&2; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2> /dev/null || $(SUDO) sh -c 'apt-get update -qq && apt-get install -y -qq python3 python3-venv' > /dev/null \
+	  || { echo "headrace: python3 with venv is missing: install it with: sudo apt-get install -y python3 python3-venv" >&2; exit 1; }
 	@python3 -m venv --clear $(BOOTSTRAP) && $(BOOTSTRAP)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt && touch $(UV)

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from runtime.errors import RuntimeFailure
+from runtime.preflight import ensure_packages
+
 ROOT = Path(__file__).parent.parent
 ENV_FILE = ".runtime/test/.env"
 STATE_DIR = ".runtime/test/state"
 SCHEMAS_DIR = ".runtime/test/schemas"  # a copy: a test adds an event type
 PORT_SHIFT = "2000"
+PACKAGES = ("chromium", "curl", "fonts-dejavu-core")
 
 
 def main() -> int:
@@ -23,6 +27,10 @@ def main() -> int:
     def run(*command: str) -> int:
         return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
+    try:
+        ensure_packages(PACKAGES)
+    except RuntimeFailure as failure:
+        sys.exit(f"headrace: {failure}")
     keep = os.environ.get("KEEP") == "1"
     if (ROOT / ENV_FILE).is_file():
         run("runtime", "clean", "--yes")

@@ -47,7 +47,7 @@ class Superset:
         }
         listen = f"{place.env['BIND_HOST']}:{place.env['SUPERSET_PORT']}"
         command = [str(_python(place)), "-m", "gunicorn", "--bind", listen, "--workers", "1", "--worker-class", "gthread", "--threads", "8"]
-        command += ["--timeout", "120", "--log-level", "warning", "superset.app:create_app()"]
+        command += ["--timeout", "180", "--log-level", "warning", "superset.app:create_app()"]
         return [
             Program(
                 name=self.name,

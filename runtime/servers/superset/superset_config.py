@@ -30,6 +30,9 @@ SESSION_COOKIE_SAMESITE = "Lax"
 # Platforms on one machine differ in the port only, and cookies do not know ports.
 SESSION_COOKIE_NAME = f"superset_{os.environ['SUPERSET_PORT']}"
 
+# A page waits so many seconds for a chart's query: curation may have both cores meanwhile.
+SUPERSET_WEBSERVER_TIMEOUT = 180
+
 # Live dashboards ask Trino each time; nothing else here is worth a cache server.
 CACHE_CONFIG = {"CACHE_TYPE": "SimpleCache", "CACHE_DEFAULT_TIMEOUT": 300}
 DATA_CACHE_CONFIG = {"CACHE_TYPE": "NullCache"}

@@ -1,7 +1,12 @@
 """`python -m runtime <command>`: what the Makefile calls."""
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
+
+import psutil
 
 from runtime import platform
 from runtime.errors import RuntimeFailure
@@ -26,6 +31,7 @@ def main() -> int:
     second.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="other values for other settings")
     commands.add_parser("lock-jars", help="write runtime/maven/*/sha256.txt anew")
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, _interrupted)
     try:
         match given.command:
             case "up":
@@ -46,10 +52,17 @@ def main() -> int:
         for line in str(failure).splitlines():
             print(f"headrace: {line}" if not line.startswith("  ") else line, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nheadrace: interrupted; `make status` shows what runs, `make down` stops it", file=sys.stderr)
-        return 130
     return 0
+
+
+def _interrupted(*_: object) -> None:
+    """End at once, with the tools that we have started; waiting for threads that wait for servers would take minutes."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.terminate()
+    platform.console.show_cursor()
+    print("\nheadrace: interrupted; `make status` shows what runs, `make down` stops it", file=sys.stderr)
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What all fetches share: a folder is there as a whole or not at all, and is made anew when what it comes from has changed."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -19,6 +20,15 @@ def digest_of(*files: Path) -> str:
         if path.is_file():
             total.update(path.read_bytes())
     return total.hexdigest()
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Let only one process at a time through; the others wait."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from runtime import java
 from runtime.errors import RuntimeFailure
 
 Say = Callable[[str], None]
@@ -97,11 +98,12 @@ def _copy_dependencies(pom_folder: Path, cache: Path, target: Path, say: Say) ->
     log = target.parent / f".{target.name}.log"
     command = ["mvn", "-B", "-ntp", "-f", str(pom_folder / "pom.xml"), f"-Dmaven.repo.local={cache}", _COPY]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}"]
+    environment = {**os.environ, "JAVA_HOME": str(java.home())}
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(2**attempt)
         with log.open("w") as output:
-            client = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            client = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
             try:
                 while client.poll() is None:
                     say(_progress(cache))

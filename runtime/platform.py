@@ -14,7 +14,7 @@ from runtime import envfile, preflight, processes, tables
 from runtime.catalog import components, programs_of
 from runtime.component import Component, Place
 from runtime.errors import RuntimeFailure
-from runtime.fetching import digest_of
+from runtime.fetching import alone, digest_of
 from runtime.maven import write_lock
 from runtime.ordering import check
 from runtime.progress import Report, reporting
@@ -50,8 +50,13 @@ def up(profile: str | None = None) -> None:
     place = place_at(path)
     profile = profile or place.env["PROFILE"]
     parts = components(profile)
-    preflight.ensure_packages([package for part in parts for package in part.apt])
+    preflight.ensure_packages([package for part in parts for package in part.apt], console.print)
     place.state.mkdir(parents=True, exist_ok=True)
+    with alone(place.state / ".lock"):
+        _up(place, profile, parts)
+
+
+def _up(place: Place, profile: str, parts: list[Component]) -> None:
     supervisor = Supervisor(place)
     problems = preflight.port_problems(place.env, [program for _, program in programs_of(parts, place)], place.state)
     problems += preflight.disk_problems(ROOT, shutil.disk_usage(ROOT).free, _disk_needed(place, profile))
@@ -100,7 +105,7 @@ def fetch(place: Place, parts: list[Component]) -> None:
     """Bring everything that `parts` need, several at once."""
     place.servers.mkdir(parents=True, exist_ok=True)
     place.venvs.mkdir(parents=True, exist_ok=True)
-    with reporting(console) as report, ThreadPoolExecutor(max_workers=len(parts)) as pool:
+    with reporting(console) as report, alone(place.servers / ".lock"), ThreadPoolExecutor(max_workers=len(parts)) as pool:
         failures = [error for error in pool.map(lambda part: _fetch(part, place, report), parts) if error]
     for error in failures:
         raise error

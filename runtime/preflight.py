@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -87,8 +87,8 @@ def _gb(count: int) -> str:
     return f"{count / 1024**3:.1f} GB"
 
 
-def ensure_packages(wanted: Sequence[str]) -> None:
-    """Install the Debian packages that are missing. Raises RuntimeFailure with the one line to type where we may not."""
+def ensure_packages(wanted: Sequence[str], say: Callable[[str], None]) -> None:
+    """Install the Debian packages that are missing, and say so. Raises RuntimeFailure with the one line to type where we may not."""
     missing = [name for name in dict.fromkeys(wanted) if not _installed(name)]
     if not missing:
         return
@@ -98,6 +98,7 @@ def ensure_packages(wanted: Sequence[str]) -> None:
     prefix = _root_prefix()
     if prefix is None:
         raise RuntimeFailure(f"missing: {', '.join(missing)}: install them with: sudo {line}")
+    say(f"Installing Debian packages: {', '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = [*prefix, "apt-get", "install", "-y", "--no-install-recommends", *missing]
     done = subprocess.run(install, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)

@@ -82,7 +82,7 @@ def test_a_missing_package_without_root_is_the_one_line_to_type(monkeypatch: pyt
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(preflight, "_root_prefix", lambda: None)
     with pytest.raises(RuntimeFailure) as caught:
-        preflight.ensure_packages(["openjdk-17-jdk-headless", "maven", "openjdk-17-jdk-headless"])
+        preflight.ensure_packages(["openjdk-17-jdk-headless", "maven", "openjdk-17-jdk-headless"], print)
     assert str(caught.value) == "missing: openjdk-17-jdk-headless: install them with: sudo apt-get install -y openjdk-17-jdk-headless"
 
 

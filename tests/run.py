@@ -28,7 +28,7 @@ def main() -> int:
         return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
     try:
-        ensure_packages(PACKAGES)
+        ensure_packages(PACKAGES, print)
     except RuntimeFailure as failure:
         sys.exit(f"headrace: {failure}")
     keep = os.environ.get("KEEP") == "1"

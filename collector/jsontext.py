@@ -12,6 +12,7 @@ import orjson
 from headrace.dead_letter import Invalid, Reason
 
 _NESTED = (dict, list)
+_is_plain = str.isidentifier
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _REPLACEMENT = rb"\ufffd"
@@ -20,7 +21,7 @@ _REPLACEMENT = rb"\ufffd"
 def check_object(text: bytes, max_depth: int) -> None:
     """Refuse `text` (JSON by its grammar) unless it is an object that orjson, Elasticsearch and Spark read alike.
 
-    Raises Invalid: MALFORMED for another kind of value, deep nesting, a repeated or an empty key; UNPARSEABLE for what no
+    Raises Invalid: MALFORMED for another kind of value, deep nesting, a repeated or a blank key; UNPARSEABLE for what no
     strict parser takes (invalid UTF-8, a number too large for a double).
     """
     if not text.startswith(b"{"):
@@ -33,11 +34,11 @@ def check_object(text: bytes, max_depth: int) -> None:
     else:
         arrays = text.count(b"[")
         # Every key has its colon, so where there are no more colons than keys at the top, there are no other keys, and none twice.
-        if arrays < max_depth and text.count(b":") == len(value) and "" not in value:
+        if arrays < max_depth and text.count(b":") == len(value) and all(map(_is_plain, value)):
             return
         if arrays + text.count(b"{") <= max_depth or depth(text) <= max_depth:
-            if not _surely_no_key_twice(text, value):
-                json.loads(text, object_pairs_hook=_refuse_repeated_keys)
+            if not _surely_fine(text, value):
+                json.loads(text, object_pairs_hook=_check_keys)
             return
     raise Invalid(Reason.MALFORMED, f"data is nested deeper than {max_depth} levels")
 
@@ -65,31 +66,31 @@ def _replaced(match: re.Match[bytes]) -> bytes:
     return _REPLACEMENT if len(escape) == 6 else escape
 
 
-def _surely_no_key_twice(text: bytes, value: dict[str, Any]) -> bool:
-    """True where a quick look shows that no key of `text`, which was read as `value`, stands twice or is empty.
+def _surely_fine(text: bytes, value: dict[str, Any]) -> bool:
+    """True where a quick look shows that all keys of `text`, which was read as `value`, are plain words and none stands twice.
 
     Where no white space is before a colon, each key ends in `":`; a string may hold that too, so there are never fewer of them than keys.
     """
-    if b'"":' in text or (b" " in text and b" :" in text):
+    if b" " in text and b" :" in text:
         return False
     if b"\n" in text or b"\t" in text or b"\r" in text:  # written for people, so rare
         return False
-    return text.count(b'":') == _count_keys(value)
+    return text.count(b'":') == _count_plain_keys(value)
 
 
-def _count_keys(value: Any) -> int:
-    count, inner = (len(value), value.values()) if type(value) is dict else (0, value)
+def _count_plain_keys(value: Any) -> int:
+    count, inner = (0, value) if type(value) is list else (sum(map(_is_plain, value)), value.values())
     for one in inner:
         if type(one) in _NESTED:
-            count += _count_keys(one)
+            count += _count_plain_keys(one)
     return count
 
 
-def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
     seen = set()
     for key, _ in pairs:
         if key in seen:
             raise Invalid(Reason.MALFORMED, f"data has the key {key[:50]!r} twice in one object")
-        if not key:
-            raise Invalid(Reason.MALFORMED, "data has an empty key")
+        if not all(part.strip() for part in key.split(".")):
+            raise Invalid(Reason.MALFORMED, f"data has the key {key[:50]!r}: a key, and each of its parts between dots, needs a character")
         seen.add(key)

@@ -197,13 +197,13 @@ def _cursor(env: Mapping[str, str]) -> Iterator[Any]:
 
 @contextmanager
 def _step(what: str) -> Iterator[None]:
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=out, transient=not out.is_terminal
-    ) as progress:
-        progress.add_task(what, total=None)
-        yield
     if not out.is_terminal:
         out.print(what)
+        yield
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=out) as progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 def _table(account: Account) -> Table:
@@ -211,5 +211,6 @@ def _table(account: Account) -> Table:
     for heading in ("station", "expected", "found", "once", "remark"):
         table.add_column(heading)
     for row in account.rows:
-        table.add_row(row.station, row.expected, row.found, "[green]yes" if row.balances else "[red]no", row.remark)
+        expected, found = (text.replace(", ", "\n") for text in (row.expected, row.found))
+        table.add_row(row.station, expected, found, "[green]yes" if row.balances else "[red]no", row.remark)
     return table

@@ -31,7 +31,7 @@ def import_dashboards(place: Place) -> None:
     stamp = place.data("superset") / ".dashboards"
     try:
         with httpx.Client(base_url=place.url("SUPERSET_PORT"), timeout=60) as client:
-            _log_in(client, place.env)
+            log_in(client, place.env)
             if stamp.is_file() and stamp.read_text() == digest and all(_there(client, slug) for slug in slugs(files)):
                 return
             _await_trino(place)
@@ -66,7 +66,8 @@ def archive(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _log_in(client: httpx.Client, env: Mapping[str, str]) -> None:
+def log_in(client: httpx.Client, env: Mapping[str, str]) -> None:
+    """Make `client` the administrator's. Raises httpx.HTTPError."""
     login = {"username": env["SUPERSET_ADMIN_USER"], "password": env["SUPERSET_ADMIN_PASSWORD"], "provider": "db", "refresh": False}
     token = client.post("/api/v1/security/login", json=login).raise_for_status().json()["access_token"]
     client.headers["Authorization"] = f"Bearer {token}"

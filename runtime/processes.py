@@ -52,6 +52,15 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
+def processor_seconds(processes: Iterable[psutil.Process]) -> float:
+    """Seconds of processor time that these, and their children that have ended, have had since they began."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
 def memory(processes: Iterable[psutil.Process]) -> int:
     """Bytes in memory, where what several share is counted once (PSS)."""
     total = 0

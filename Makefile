@@ -12,7 +12,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 # PostgreSQL's and the data's wheels are wanted for their files only; services come before dev, which includes them.
 ALONE := requirements/postgres requirements/cdnow
 
-.PHONY: help up down status logs clean demo test lint bench bench-startup verify lock lock-jars services dev
+.PHONY: help up down status logs clean demo test lint bench bench-startup lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'

@@ -43,7 +43,6 @@ class Superset:
             "SUPERSET_HOME": str(place.data(self.name).resolve()),
             "MALLOC_ARENA_MAX": "2",
             "PYTHONDONTWRITEBYTECODE": "1",  # the folder of the configuration stays as it was written
-            "SCARF_ANALYTICS": "false",  # no pixel on somebody else's server
             "TZ": "UTC",  # "now" in a filter is the time that the events' columns are in
         }
         listen = f"{place.env['BIND_HOST']}:{place.env['SUPERSET_PORT']}"

@@ -21,6 +21,7 @@ from cli.airflow import run_dag
 
 FOLDER = Path(__file__).parent.parent.parent / "dashboards" / "dashboards"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+VISIT_COUNTER = "scarf.sh"  # built into Superset's pages; our policy blocks it, and the browser says so
 PATIENCE = 240  # seconds, for a machine that does much else
 
 
@@ -97,7 +98,7 @@ def test_every_chart_fills(name: str, page: Page) -> None:
     assert page.get_by_text("No results were returned").count() == 0
     drawn = page.locator("[data-test=chart-grid-component] :is(canvas, table, .header-line)")
     assert drawn.count() >= len(titles)
-    assert troubles == []
+    assert [trouble for trouble in troubles if VISIT_COUNTER not in trouble] == []
 
 
 def _asked(answers: list[Response]) -> list[Response]:

@@ -12,6 +12,8 @@ from headrace import dead_letter, event
 from headrace.dead_letter import Invalid
 from headrace.registry import Registry
 
+_MAX_HEADER = 1000  # characters of a user agent that are looked at, since receipts are cached
+
 
 class Taken(NamedTuple):
     """What a sender is told: how many events are in `events.raw`, and which are not."""
@@ -31,7 +33,7 @@ class Intake:
 
     def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None) -> Sending:
         """A request that arrives now."""
-        receipt = self.senders.receipt(protocol, key, address, user_agent)
+        receipt = self.senders.receipt(protocol, key, address, user_agent and user_agent[:_MAX_HEADER])
         return Sending(receipt, event.now(), self.registry, self.limits)
 
     async def take(self, outcome: Outcome, sending: Sending) -> Taken:
@@ -39,9 +41,9 @@ class Intake:
         await self.outbox.put(outcome.messages, [_keyed(rejection) for rejection in outcome.rejected])
         protocol = sending.receipt.protocol
         accepted = len(outcome.messages)
-        metrics.ACCEPTED.labels(protocol).inc(accepted)
+        metrics.accepted(protocol).inc(accepted)
         for rejection in outcome.rejected:
-            metrics.REJECTED.labels(protocol, rejection.letter.reason).inc()
+            metrics.rejected(protocol, rejection.letter.reason).inc()
         return Taken(accepted, outcome.rejected)
 
     async def refuse_body(self, problem: Invalid, body: bytes, sending: Sending) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -92,8 +93,8 @@ class Rest:
             answer = Refused(500, "internal", "the collector failed: send it again").answer
         await _respond(answer, self._cors(headers), send)
         if scope["path"] in _POSTS:
-            metrics.REQUESTS.labels("rest", answer.status).inc()
-            metrics.LATENCY.labels("rest").observe(time.perf_counter() - started)
+            metrics.requests("rest", answer.status).inc()
+            metrics.latency("rest").observe(time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
@@ -116,7 +117,7 @@ class Rest:
         key = self._intake.senders.known(presented)
         if key is None and (presented is not None or path == EVENTS):
             raise _unauthorized()
-        media_type = _media_type(path, headers)
+        media_type = _media_type(path, headers.get("content-type", ""))
         body = await self._body(headers, receive)
         if key is None:  # a beacon of an SDK: its key is in the body
             key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
@@ -217,9 +218,10 @@ def _told(taken: Taken) -> Answer:
     return Answer(200, msgspec.json.encode({"accepted": taken.accepted, "rejected": rejected}))
 
 
-def _media_type(path: str, headers: dict[str, str]) -> str:
+@lru_cache(maxsize=64)
+def _media_type(path: str, content_type: str) -> str:
     """The media type of the body, without parameters. Raises Refused where it is none of JSON."""
-    given, *parameters = headers.get("content-type", "").lower().split(";")
+    given, *parameters = content_type.lower().split(";")
     name = given.strip()
     for parameter in parameters:
         attribute, _, value = parameter.strip().partition("=")

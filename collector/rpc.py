@@ -68,8 +68,8 @@ class Rpc(CollectorServicer):
             _log.exception("a request could not be served", protocol="grpc")
             code, problem = grpc.StatusCode.INTERNAL, "the collector failed: send it again"
         finally:
-            metrics.REQUESTS.labels("grpc", code.name).inc()
-            metrics.LATENCY.labels("grpc").observe(time.perf_counter() - started)
+            metrics.requests("grpc", code.name).inc()
+            metrics.latency("grpc").observe(time.perf_counter() - started)
         await context.abort(code, problem)
 
 

@@ -46,7 +46,7 @@ class Senders:
         return Receipt(collector_id=self._collector_id, protocol=protocol, key_id=key.id, client=client, user_agent=agent or None)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def write_key_of(authorization: str) -> str | None:
     """The write key in an `Authorization` header: the user name of Basic (the password does not matter), or the Bearer token."""
     scheme, _, credentials = authorization.strip().partition(" ")

@@ -1,15 +1,12 @@
 """Start the collector: REST and gRPC in one process, on one event loop. `python -m collector.main`"""
 
 import asyncio
-import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 
 import grpc
 import structlog
-import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from uvicorn.loops.auto import auto_loop_factory
@@ -20,23 +17,17 @@ from collector.outbox import Outbox
 from collector.rest import Rest
 from collector.rpc import SERVICE, Rpc
 from collector.senders import Senders
+from collector.server import Server
 from collector.settings import CollectorSettings
 from collector.v1 import collector_pb2
 from collector.v1.collector_pb2_grpc import add_CollectorServicer_to_server
 from headrace.observability import set_up_logging
 from headrace.registry import PlanError, Registry
 
+_BACKLOG = 2048  # connections that wait to be taken
 _GRACE = 5.0  # seconds that requests get, over Kafka's deadline, when the collector is told to stop
 
 _log = structlog.get_logger()
-
-
-class _Uvicorn(uvicorn.Server):
-    """Signals are ours: both servers stop together."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(settings: CollectorSettings, registry: Registry) -> None:
@@ -70,29 +61,19 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
             raise ended
 
 
-def _rest(settings: CollectorSettings, intake: Intake) -> tuple[uvicorn.Server, socket.socket]:
+def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.socket]:
     app = Rest(
         intake,
         max_request=settings.max_request_bytes,
         max_body=settings.max_body_bytes,
         origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
     )
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.deadline_seconds + _GRACE),
-    )
     try:
-        listener = socket.create_server((settings.bind_host, settings.rest_port), backlog=config.backlog)
+        listener = socket.create_server((settings.bind_host, settings.rest_port), backlog=_BACKLOG)
     except OSError as error:
         where = f"{settings.bind_host}:{settings.rest_port}"
         raise OSError(f"cannot listen on {where}: {error.strerror} (settings BIND_HOST, COLLECTOR_REST_PORT)") from None
-    return _Uvicorn(config), listener
+    return Server(app, settings.deadline_seconds + _GRACE), listener
 
 
 def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:

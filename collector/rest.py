@@ -148,7 +148,7 @@ class Rest:
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
         too_long = f"the request has more than {self._max_request} bytes: send fewer events at once"
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > self._max_request:
+        if length.isdecimal() and int(length[:20]) > self._max_request:
             raise Refused(413, "too_large", too_long, ("connection", "close"))
         parts, size = [], 0
         while True:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,16 @@ def test_requests_outside_the_rules(client: httpx.Client) -> None:
     refused(client.post("/v1/events", content=b"{}", headers=latin), 415, "unsupported_media_type")
     refused(client.post("/v1/events", content=b"{}", headers={"content-encoding": "zstd"}), 415, "unsupported_encoding")
     refused(client.post("/v1/events", content=b"", headers={"content-type": "application/json"}), 400, "unparseable")
+
+
+def test_what_is_not_http_is_answered_in_json_too(server: CollectorProcess) -> None:
+    host, port = server.rest.removeprefix("http://").split(":")
+    for sent in (b"nonsense\r\n\r\n", b"POST /v1/events HTTP/1.1\r\nContent-Length: many\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as answer:
+            connection.sendall(sent)
+            head, body = answer.read().split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(body)["code"] == "bad_request"
 
 
 def test_limits(client: httpx.Client, id: str) -> None:

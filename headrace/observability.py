@@ -9,9 +9,7 @@ from prometheus_client import start_http_server
 
 def set_up_logging(service: str, level: str = "info", form: str = "json") -> None:
     """Logs of this process go to standard error, with `service` in each line. `form` is "json" or "console"."""
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
-    )
+    renderer: structlog.types.Processor = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from dags.curation import lake, silver
 from dags.curation.plan import PlanError, Table, read_plan, tables
-from dags.curation.session import Busy, alone, close_session, open_session, settings
+from dags.curation.session import Busy, NoLake, alone, close_session, open_session, settings
 
 
 def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def main() -> None:
             lake.make_fixed_tables(spark)
             lake.make_typed_tables(spark, by_type.values())
             done = curate_events(spark, by_type) | curate_dead_letters(spark)
-    except (PlanError, lake.TableMismatch, Busy) as error:
+    except (PlanError, lake.TableMismatch, Busy, NoLake) as error:
         sys.exit(f"curation: {error}")
     print(json.dumps(done | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
     close_session(spark)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyspark
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 _NEEDED = ("LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY", "SPARK_JARS", "SCHEMAS_DIR")
@@ -24,6 +25,10 @@ _LOCK = "headrace curation"
 
 class Busy(Exception):
     """Another curation of this lake runs, and did not end in time."""
+
+
+class NoLake(Exception):
+    """PostgreSQL, which holds the lake's catalog, cannot be reached."""
 
 
 def settings() -> Mapping[str, str]:
@@ -98,6 +103,8 @@ def close_session(spark: SparkSession) -> None:
         whole = False
     for fresh in _scratch(os.environ).glob(f"*.jsa.{os.getpid()}.new"):
         if whole:
+            for old in fresh.parent.glob("*.jsa"):  # of other versions
+                old.unlink()
             fresh.rename(fresh.with_suffix("").with_suffix(""))
         else:
             fresh.unlink()
@@ -105,7 +112,7 @@ def close_session(spark: SparkSession) -> None:
 
 def _class_archive(scratch: Path, jars: str) -> list[str]:
     """Options of the JVM that use the archive of parsed classes which an earlier run left, or leave one."""
-    made_of = f"{jars} {pyspark.__version__} {os.environ.get('JAVA_HOME')}"
+    made_of = f"{jars} {pyspark.__file__} {pyspark.__version__} {os.environ.get('JAVA_HOME')}"
     archive = scratch / f"classes-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.jsa"
     quiet = "-Xlog:cds=off,cds+dynamic=off,class+path=off"
     if archive.is_file():
@@ -130,13 +137,16 @@ def jdbc(url: str) -> tuple[str, str, str]:
 
 @contextmanager
 def alone(spark: SparkSession, env: Mapping[str, str], wait: float = 300) -> Iterator[None]:
-    """Hold the lake's curation lock, waiting up to `wait` seconds for it. Raises Busy.
+    """Hold the lake's curation lock, waiting up to `wait` seconds for it. Raises Busy or NoLake.
 
     Appends to Iceberg never conflict, so two curations at once would write the same rows twice. PostgreSQL drops the lock with the
     connection, so a killed process leaves none behind.
     """
     jvm: Any = spark._jvm
-    connection = jvm.java.sql.DriverManager.getConnection(*jdbc(env["LAKE_CATALOG_URL"]))
+    try:
+        connection = jvm.java.sql.DriverManager.getConnection(*jdbc(env["LAKE_CATALOG_URL"]))
+    except Py4JJavaError as error:
+        raise NoLake(f"the lake's catalog (LAKE_CATALOG_URL): {error.java_exception.getMessage()}") from None
     try:
         deadline = time.monotonic() + wait
         while not _try_lock(connection):

@@ -45,6 +45,8 @@ DEAD_LETTERS = pa.schema(
 )
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
+pytestmark = pytest.mark.timeout(900)  # several starts of Spark
+
 
 class _Settings(LakeSettings, Settings):
     """Where the lake is."""

@@ -42,6 +42,12 @@ def _positions(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
     return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
 
 
+def _take_up(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    """Read on where the group's offsets are. A partition that we had paused when it was taken away would come back paused."""
+    consumer.incremental_assign(list(partitions))
+    consumer.resume(list(partitions))
+
+
 class GroupProgress:
     """At least once: dead letters acknowledged, then the group's offsets committed."""
 
@@ -55,7 +61,7 @@ class GroupProgress:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         """Read on from what the group committed."""
-        self._consumer.incremental_assign(list(partitions))
+        _take_up(self._consumer, partitions)
 
     def settle(self) -> None:
         """Nothing is open."""
@@ -101,7 +107,7 @@ class TransactionProgress:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         """Read on from what the last transaction committed."""
-        self._consumer.incremental_assign(list(partitions))
+        _take_up(self._consumer, partitions)
 
     def settle(self) -> None:
         """Nothing is open."""

@@ -25,17 +25,6 @@ from runtime.venvs import make_venv, site_packages
 _TEMPLATES = Path(__file__).with_suffix("")
 _POM = Path(__file__).parent.parent / "maven" / "trino"
 _PLUGINS = ("elasticsearch", "iceberg")  # the others, 40 connectors that no catalog here uses, are removed to save disk
-_JVM = (
-    *("-server", "-Xms256m", "-Xmx1536m", "-Xss1m", "-XX:+UseG1GC", "-XX:G1HeapRegionSize=8M", "-XX:G1PeriodicGCInterval=60000"),
-    *(
-        "-XX:-OmitStackTraceInFastThrow",
-        "-XX:+ExitOnOutOfMemoryError",
-        "-XX:ReservedCodeCacheSize=256M",
-        "-Dfile.encoding=UTF-8",
-        "-Duser.timezone=UTC",
-    ),
-    *("-Djdk.attach.allowAttachSelf=true", "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"),
-)
 
 
 class Trino:
@@ -78,7 +67,7 @@ class Trino:
             "catalog.config-dir": conf / "catalog",
             "plugin.dir": home / "plugin",
         }
-        command = [str(java), *_JVM, *(f"-D{key}={value}" for key, value in options.items())]
+        command = [str(java), f"@{conf / 'jvm.options'}", *(f"-D{key}={value}" for key, value in options.items())]
         command += ["-cp", f"{home / 'lib'}/*", "io.trino.server.TrinoServer"]
         address = place.url("TRINO_PORT")
         return [
@@ -88,7 +77,7 @@ class Trino:
                 ready=lambda: answers(place),
                 after=("postgres",),
                 prepare=lambda: _make_catalog(place),
-                environment={**jdbc_settings(place.env["LAKE_CATALOG_URL"]), **_elasticsearch(place.env)},
+                environment={"MALLOC_ARENA_MAX": "2", **jdbc_settings(place.env["LAKE_CATALOG_URL"]), **_elasticsearch(place.env)},
                 directory=data,
                 ports={"http": "TRINO_PORT"},
                 url=address,

@@ -57,10 +57,10 @@ lock-jars: services ## Write runtime/maven/*/sha256.txt anew, after a change of 
 services: .runtime/stamps/services
 dev: .runtime/stamps/dev
 
-# dev has all of services, so a dev environment that is up to date stays as it is.
+# dev has all of services: who has it once keeps it.
 .runtime/stamps/services: requirements/services.txt | .venv/bin/python
-	@if [ -f .runtime/stamps/dev ] && [ ! requirements/dev.txt -nt .runtime/stamps/dev ]; then :; else \
-	  echo "Installing the services' packages" && $(UV) pip sync --quiet --require-hashes --python $(PYTHON) requirements/services.txt && rm -f .runtime/stamps/dev; fi
+	@if [ -f .runtime/stamps/dev ]; then $(MAKE) --no-print-directory dev; else \
+	  echo "Installing the services' packages" && $(UV) pip sync --quiet --require-hashes --python $(PYTHON) requirements/services.txt; fi
 	@mkdir -p $(@D) && touch $@
 
 .runtime/stamps/dev: requirements/dev.txt | .venv/bin/python

@@ -62,4 +62,3 @@ def ensure_topics(admin: AdminClient, wanted: Mapping[str, int], replication: in
         else:
             made.append(name)
     return made
-

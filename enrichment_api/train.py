@@ -111,9 +111,9 @@ def train(data_file: Path, folder: Path) -> "Card":
     for name, mask in (("learn from", train_rows), ("test on", test_rows)):
         if len(np.unique(bought_again[mask])) < 2:
             raise BadData(f"{data_file}: too little to {name}: {mask.sum()} purchases, and not of both outcomes")
-    model = GradientBoostingClassifier(
-        max_depth=4, learning_rate=0.05, n_estimators=100, min_samples_leaf=200, random_state=SEED
-    ).fit(rows[train_rows], bought_again[train_rows])
+    model = GradientBoostingClassifier(max_depth=4, learning_rate=0.05, n_estimators=100, min_samples_leaf=200, random_state=SEED).fit(
+        rows[train_rows], bought_again[train_rows]
+    )
     onnx = export(model, rows)
     metrics = {MODEL: measure(bought_again[test_rows], model.predict_proba(rows[test_rows])[:, 1])}
     for name, columns in BASELINES.items():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import httpx
 import msgspec
 
+from headrace import metrics
 from headrace.dead_letter import Unavailable
 from headrace.event import RawEvent
 
@@ -35,6 +36,8 @@ class _Score(msgspec.Struct):
     score: float
 
 
+_NULL = msgspec.Raw(b"null")
+
 _encode = msgspec.json.Encoder().encode
 _answer = msgspec.json.Decoder(_Answer)
 _score = msgspec.json.Decoder(_Score)
@@ -49,7 +52,8 @@ def request_of(events: Sequence[RawEvent]) -> bytes:
 def enrichments_in(body: bytes, wanted: Sequence[Sequence[str]]) -> list[bytes]:
     """One JSON object for each event from the API's answer: the enrichments that are `wanted` for it, and no others.
 
-    Raises Unavailable where the answer is not what was asked for: such an API is out of order, and the events are not to blame.
+    One that the API has none of for this event is null there: the event goes on without it, and NOT_ENRICHED counts it. Raises
+    Unavailable where the answer is not what was asked for: such an API is out of order, and the events are not to blame.
     """
     try:
         answers = _answer.decode(body).enrichments
@@ -63,9 +67,11 @@ def enrichments_in(body: bytes, wanted: Sequence[Sequence[str]]) -> list[bytes]:
 def _checked(answer: dict[str, msgspec.Raw], names: Sequence[str]) -> bytes:
     parts = []
     for name in names:
-        raw = answer.get(name)
-        if raw is None:
-            raise Unavailable(f"enrichment API: no {name!r} in its answer: does the model that the tracking plan asks for run there?")
+        raw = answer.get(name, _NULL)
+        if raw == _NULL:
+            metrics.NOT_ENRICHED.labels(name).inc()
+            parts.append(b'"%b":null' % name.encode())
+            continue
         try:
             score = _score.decode(raw).score
         except msgspec.DecodeError as error:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from enricher.client import EnrichmentApi, enrichments_in, request_of
 from enricher.stage import EnricherStage, validated
-from headrace import event
+from headrace import event, metrics
 from headrace.dead_letter import Invalid, Reason, Unavailable
 from headrace.event import RawEvent, Receipt
 from headrace.messages import MAX_VALUE_BYTES
@@ -103,6 +103,15 @@ def test_the_answer_is_taken_as_it_is_without_what_was_not_asked_for() -> None:
     assert [json.loads(one) for one in found] == [{"repurchase": {**SCORE, "more": [1]}}, {}]
 
 
+@pytest.mark.parametrize("without", [{}, {"repurchase": None}])
+def test_an_event_without_the_enrichment_goes_on_and_is_counted(without: dict[str, None]) -> None:
+    counter = metrics.NOT_ENRICHED.labels("repurchase")._value
+    before = counter.get()
+    found = enrichments_in(answer(without, {"repurchase": SCORE}), [["repurchase"], ["repurchase"]])
+    assert [json.loads(one) for one in found] == [{"repurchase": None}, {"repurchase": SCORE}]
+    assert counter.get() == before + 1
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -112,8 +121,6 @@ def test_the_answer_is_taken_as_it_is_without_what_was_not_asked_for() -> None:
         b'{"enrichments": 5}',
         answer(),
         answer({}, {}),
-        answer({}),
-        answer({"repurchase": None}),
         answer({"repurchase": {**SCORE, "score": "0.5"}}),
         answer({"repurchase": {"score": 0.5}}),
         answer({"repurchase": SCORE}).replace(b"0.5", b"NaN"),

@@ -12,7 +12,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 # PostgreSQL's and the data's wheels are wanted for their files only; services come before dev, which includes them.
 ALONE := requirements/postgres requirements/cdnow
 
-.PHONY: help up down status logs clean demo test lint bench bench-startup lock lock-jars services dev
+.PHONY: help up down status logs clean demo test lint bench bench-startup bench-collector bench-loaders lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,10 +41,16 @@ test: dev ## All tests, on a platform of their own (KEEP=1 leaves it running; AR
 lint: dev ## ruff, mypy, the import rules, the tracking plan
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check
 
-bench: bench-startup ## All measurements (tables go to benchmarks/results/)
+bench: bench-startup bench-collector bench-loaders ## All measurements (tables go to benchmarks/results/)
 
 bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
 	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
+
+bench-collector: dev ## Events a second over REST, beside Kafka's own producer (a running platform is not needed)
+	@$(PYTHON) -m benchmarks.collector
+
+bench-loaders: dev ## Events a second of the enricher and of both loaders, on the running platform
+	@$(PYTHON) -m benchmarks.loaders
 
 lock: $(UV) ## Compile requirements/*.in anew, with hashes
 	@for name in $(filter-out $(ALONE),$(LOCKS)); do echo "$$name.txt" && $(UV) pip $(COMPILE) $(UPGRADE) $$name.in -o $$name.txt || exit 1; done

@@ -45,7 +45,7 @@ def main() -> int:
             print(f"The platform of the tests is still running: HEADRACE_ENV_FILE={ENV_FILE} make down")
         else:
             run("runtime", "down")
-            print(f"Logs of this run: {STATE_DIR}/log")
+            print(f"Logs of its processes: {STATE_DIR}/log")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from cli.context import err, fail, not_reachable, out, settings
-from cli.topics import followed
+from cli.kafka import followed
 from headrace import dead_letter, event
 from headrace.kafka import DEAD_LETTER_TOPICS
 

@@ -1,18 +1,15 @@
 """Where an event can be found on its way: one reader for each station. Each answers for given events only, whatever else flows."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-
+from cli.kafka import Env, consumer_of, offsets_of, values_in
 from headrace import dead_letter, event
 from headrace.dead_letter import DeadLetter
-from headrace.kafka import DEAD_LETTER_TOPICS, consumer_config
-
-Env = Mapping[str, str]
+from headrace.kafka import DEAD_LETTER_TOPICS
 
 
 @dataclass(frozen=True)
@@ -37,42 +34,17 @@ class Kafka:
     """The topics from the moment of construction on: what was there before is not read."""
 
     def __init__(self, env: Env) -> None:
-        self._config = consumer_config(env["KAFKA_BOOTSTRAP_SERVERS"], "headrace.cli", **{"enable.partition.eof": True})
-        self._start = self._ends()
+        self._env = env
+        with consumer_of(env) as consumer:
+            topics = (event.RAW_TOPIC, event.ENRICHED_TOPIC, *DEAD_LETTER_TOPICS)
+            self._start = {topic: offsets_of(consumer, topic) or {} for topic in topics}
 
     def read(self, topic: str) -> list[bytes]:
         """The values that came into `topic` since. Raises KafkaException."""
-        ends = {at: offset for at, offset in self._ends().items() if at[0] == topic and offset > self._start[at]}
-        consumer = Consumer(self._config)
-        try:
-            consumer.assign([TopicPartition(name, partition, self._start[name, partition]) for name, partition in ends])
-            return list(self._values(consumer, set(ends)))
-        finally:
-            consumer.close()
-
-    def _values(self, consumer: Consumer, unread: set[tuple[str, int]]) -> Iterator[bytes]:
-        while unread:
-            for message in consumer.consume(1000, timeout=1.0):
-                error = message.error()
-                if error is None:
-                    yield message.value() or b""
-                elif error.name() == "_PARTITION_EOF":
-                    unread.discard((message.topic(), message.partition()))
-                elif not error.retriable():
-                    raise KafkaException(error)
-
-    def _ends(self) -> dict[tuple[str, int], int]:
-        consumer = Consumer(self._config)
-        try:
-            there = consumer.list_topics(timeout=10).topics
-            return {
-                (topic, partition): consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
-                for topic in (event.RAW_TOPIC, event.ENRICHED_TOPIC, *DEAD_LETTER_TOPICS)
-                if topic in there
-                for partition in there[topic].partitions
-            }
-        finally:
-            consumer.close()
+        with consumer_of(self._env) as consumer:
+            now = offsets_of(consumer, topic) or {}
+            since = {partition: (self._start[topic].get(partition, (0, 0))[1], high) for partition, (_, high) in now.items()}
+            return list(values_in(consumer, topic, since))
 
 
 def in_topic(kafka: Kafka, topic: str, ids: Collection[str]) -> Found:

@@ -11,6 +11,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from collector import fast
 from collector.accept import Limits
 from collector.http import Bounds, Server
 from collector.intake import Intake
@@ -35,7 +36,7 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
     outbox = Outbox(settings.kafka_bootstrap_servers, deadline=settings.deadline_seconds, max_bytes=settings.max_in_flight_bytes)
     limits = Limits(event_bytes=settings.max_event_bytes, events=settings.max_batch_events, depth=settings.max_depth)
     senders = Senders({settings.write_key: settings.source}, settings.id, settings.pseudonym_key)
-    intake = Intake(registry, limits, senders, outbox)
+    intake = Intake(registry, limits, senders, outbox, _fast(settings.native, registry, limits))
 
     rest, listener = _rest(settings, intake)
     rpc, status = _rpc(settings, intake)
@@ -47,7 +48,13 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
     await rpc.start()
     tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(_tell(status, outbox))]
     stopped = asyncio.create_task(stop.wait())
-    _log.info("collector serves", host=settings.bind_host, rest_port=settings.rest_port, grpc_port=settings.grpc_port)
+    _log.info(
+        "collector serves",
+        host=settings.bind_host,
+        rest_port=settings.rest_port,
+        grpc_port=settings.grpc_port,
+        native=intake.fast is not None,
+    )
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
 
     _log.info("collector stops")
@@ -60,6 +67,12 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(ended, Exception):
             raise ended
+
+
+def _fast(wanted: str, registry: Registry, limits: Limits) -> fast.Fast | None:
+    if wanted == "off" or (wanted == "auto" and not fast.BUILT):
+        return None
+    return fast.Fast(registry, limits)
 
 
 def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.socket]:
@@ -117,7 +130,7 @@ def main() -> None:
             runner.run(serve(settings, registry))
     except PlanError as error:
         sys.exit(f"collector: the tracking plan cannot be used:\n{error}")
-    except OSError as error:
+    except (OSError, fast.NotBuilt) as error:
         sys.exit(f"collector: {error}")
 
 

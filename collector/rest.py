@@ -10,15 +10,13 @@ import prometheus_client
 import structlog
 
 from collector import cloudevents, metrics, openapi, segment
-from collector.accept import SentEvent, TooMany, Unreadable
+from collector.accept import Outcome, Sending, TooMany, accept
+from collector.fast import judge_batch, judge_one
 from collector.http import Answer, Request, error
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
-from collector.reading import Texts, read_batch, read_one
 from collector.senders import Key, write_key_of
 from headrace.dead_letter import Invalid, Reason, Unavailable
-
-Events = tuple[list[SentEvent | Unreadable], Texts]
 
 BATCH = "/v1/batch"
 EVENTS = "/v1/events"
@@ -109,7 +107,7 @@ class Rest:
         sending = self._intake.sending(protocol, key, request.client, headers.get("user-agent"))
         try:
             body = self._inflated(body, headers)
-            outcome = self._intake.judge(*self._read(path, media_type, body, headers, key), sending)
+            outcome = self._judged(request._replace(body=body), media_type, key, sending)
         except TooMany as problem:
             raise Refused(413, "too_many_events", str(problem)) from None
         except Invalid as problem:
@@ -135,16 +133,17 @@ class Rest:
         except Corrupt as error:
             raise Invalid(Reason.UNPARSEABLE, str(error)) from None
 
-    def _read(self, path: str, media_type: str, body: bytes, headers: dict[str, str], key: Key) -> Events:
-        limits = self._intake.limits
+    def _judged(self, request: Request, media_type: str, key: Key, sending: Sending) -> Outcome:
+        """What becomes of the events of `request`, whose body is inflated."""
+        fast, path, body = self._intake.fast, request.path, request.body
         if path != EVENTS:
             form = segment.form(key.source, self._intake.registry, _CALLS.get(path))
-            return read_batch(body, form, limits) if path == BATCH else read_one(body, form, limits)
-        if media_type not in (_ONE_EVENT, _MANY_EVENTS) and cloudevents.is_binary(headers):
-            return cloudevents.read_binary(body, headers, limits)
+            return (judge_batch if path == BATCH else judge_one)(body, form, sending, fast)
+        if media_type not in (_ONE_EVENT, _MANY_EVENTS) and cloudevents.is_binary(request.headers):
+            return accept(*cloudevents.read_binary(body, request.headers, sending.limits), sending)
         if media_type == _MANY_EVENTS or (media_type != _ONE_EVENT and body.lstrip()[:1] == b"["):
-            return read_batch(body, cloudevents.FORM, limits)
-        return read_one(body, cloudevents.FORM, limits)
+            return judge_batch(body, cloudevents.FORM, sending, fast)
+        return judge_one(body, cloudevents.FORM, sending, fast)
 
     def _cors(self, headers: dict[str, str]) -> tuple[tuple[str, str], ...]:
         origin = headers.get("origin")

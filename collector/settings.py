@@ -23,6 +23,7 @@ class CollectorSettings(Settings):
 
     rest_port: int = Field(8000, ge=0, le=65535)
     grpc_port: int = Field(50051, ge=0, le=65535)
+    native: Literal["auto", "on", "off"] = "auto"
     id: str = Field("collector", min_length=1, max_length=100)
     pseudonym_key: str = Field(min_length=8)
     source: str = Field("website", min_length=1, max_length=200)

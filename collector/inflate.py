@@ -75,15 +75,22 @@ def _brotli(body: bytes, limit: int) -> bytes:
 
 
 def _zstd(body: bytes, limit: int) -> bytes:
+    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     try:
-        size = zstandard.frame_content_size(body)
-        if size > limit:
+        if zstandard.frame_content_size(body) > limit:
             raise _too_long(limit)
-        return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompress(body, max_output_size=limit, allow_extra_data=False)
+        return decoder.decompress(body, max_output_size=limit, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        if "buffer is too small" in str(error):
+        if _begins_with_more_than(limit, body, decoder):  # a frame need not say how long it is
             raise _too_long(limit) from None
         raise _not_compressed(error) from None
+
+
+def _begins_with_more_than(limit: int, body: bytes, decoder: zstandard.ZstdDecompressor) -> bool:
+    try:
+        return len(decoder.stream_reader(body).read(limit + 1)) > limit
+    except zstandard.ZstdError:
+        return False
 
 
 def _too_long(limit: int) -> TooLong:

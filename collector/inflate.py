@@ -76,7 +76,8 @@ def _brotli(body: bytes, limit: int) -> bytes:
 
 def _zstd(body: bytes, limit: int) -> bytes:
     decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    parts, rest = [], body
+    parts: list[bytes] = []
+    rest = body
     try:
         if len(decoder.stream_reader(body, read_across_frames=True).read(limit + 1)) > limit:
             raise _too_long(limit)

@@ -24,6 +24,7 @@ init = function(args)
 end
 request = function() n = n %% #bodies + 1; return bodies[n] end
 """
+_PROTO = tools.ROOT / "schemas" / "collector" / "v1" / "collector.proto"
 _WINDOW = 4  # requests of a stream that wait for their acknowledgement
 
 
@@ -58,12 +59,15 @@ def _percentile(said: str, which: int) -> float:
 
 
 def grpc_calls(target: str, method: str, key: str, request: bytes, concurrency: int, seconds: int, folder: Path) -> Load:
-    """Call a unary method (known by reflection). Raises RuntimeError where a call failed."""
+    """Call a unary method Raises RuntimeError where a call failed."""
     file = folder / "request.bin"
     file.write_bytes(request)
-    command = [str(tools.ghz()), "--insecure", "--call", method, "-B", str(file), "-m", json.dumps({"authorization": f"Bearer {key}"})]
+    command = [str(tools.ghz()), "--insecure", "--proto", str(_PROTO), "--call", method, "-B", str(file), "-m", json.dumps({"authorization": f"Bearer {key}"})]
     command += ["-c", str(concurrency), "--connections", str(min(concurrency, 8)), "-z", f"{seconds}s", "--duration-stop", "wait"]
-    said = json.loads(subprocess.run([*command, "-O", "json", target], capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run([*command, "-O", "json", target], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ghz failed: {done.stderr}")
+    said = json.loads(done.stdout)
     if set(said["statusCodeDistribution"]) != {"OK"}:
         raise RuntimeError(f"not every call was answered well: {said['statusCodeDistribution']}")
     latency = {row["percentage"]: row["latency"] / 1e6 for row in said["latencyDistribution"]}

@@ -13,12 +13,15 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from collector.accept import Limits
 from collector.intake import Intake
+from collector.keywatch import KeyWatch
 from collector.outbox import Outbox
+from collector.quota import Rates
 from collector.rest import Rest
 from collector.rpc import SERVICE, Rpc
 from collector.senders import Senders
 from collector.server import Server
 from collector.settings import CollectorSettings
+from collector.tls import rpc_credentials
 from collector.v1 import collector_pb2
 from collector.v1.collector_pb2_grpc import add_CollectorServicer_to_server
 from headrace.observability import set_up_logging
@@ -32,9 +35,22 @@ _log = structlog.get_logger()
 
 async def serve(settings: CollectorSettings, registry: Registry) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight and return. Raises OSError where a port is taken."""
-    outbox = Outbox(settings.kafka_bootstrap_servers, deadline=settings.deadline_seconds, max_bytes=settings.max_in_flight_bytes)
+    outbox = Outbox(
+        settings.kafka_bootstrap_servers,
+        security=settings.kafka_security,
+        deadline=settings.deadline_seconds,
+        max_bytes=settings.max_in_flight_bytes,
+    )
     limits = Limits(event_bytes=settings.max_event_bytes, events=settings.max_batch_events, depth=settings.max_depth)
-    senders = Senders({settings.write_key: settings.source}, settings.id, settings.pseudonym_key)
+    senders = Senders(
+        {settings.write_key: settings.source} if settings.write_key else {},
+        settings.id,
+        settings.pseudonym_key,
+        origins=settings.origins,
+        rates=Rates(settings.key_events_per_second, settings.key_bytes_per_second),
+    )
+    keys = KeyWatch(settings.keys_file, senders)
+    keys.look()
     intake = Intake(registry, limits, senders, outbox)
 
     rest, listener = _rest(settings, intake)
@@ -44,7 +60,8 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     await rpc.start()
-    tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(rest.serve([listener])), asyncio.create_task(_tell(status, outbox))]
+    serving = (outbox.run(), rest.serve([listener]), _tell(status, outbox), keys.run())
+    tasks = [asyncio.create_task(one) for one in serving]
     stopped = asyncio.create_task(stop.wait())
     _log.info("collector serves", host=settings.bind_host, rest_port=settings.rest_port, grpc_port=settings.grpc_port)
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -66,7 +83,6 @@ def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.s
         intake,
         max_request=settings.max_request_bytes,
         max_body=settings.max_body_bytes,
-        origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
     )
     try:
         listener = socket.create_server((settings.bind_host, settings.rest_port), backlog=_BACKLOG)
@@ -85,7 +101,7 @@ def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, 
     reflection.enable_server_reflection(services, server)
     where = f"{settings.bind_host}:{settings.grpc_port}"
     try:
-        server.add_insecure_port(where)
+        server.add_secure_port(where, rpc_credentials(*settings.tls)) if settings.tls else server.add_insecure_port(where)
     except RuntimeError:
         raise OSError(f"cannot listen on {where} (settings BIND_HOST, COLLECTOR_GRPC_PORT)") from None
     return server, status

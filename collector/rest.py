@@ -1,7 +1,7 @@
 """The collector over HTTP: a thin ASGI application, from a request to `Intake` and back."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
@@ -14,6 +14,7 @@ from collector import cloudevents, metrics, openapi, segment
 from collector.accept import SentEvent, TooMany, Unreadable
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
+from collector.quota import OverQuota
 from collector.reading import Texts, read_batch, read_one
 from collector.senders import Key, write_key_of
 from headrace.dead_letter import Invalid, Reason, Unavailable
@@ -61,11 +62,10 @@ class Gone(Exception):
 class Rest:
     """The ASGI application. Sizes are in bytes: of a request as sent, and after decompression."""
 
-    def __init__(self, intake: Intake, *, max_request: int, max_body: int, origins: Iterable[str]) -> None:
+    def __init__(self, intake: Intake, *, max_request: int, max_body: int) -> None:
         self._intake = intake
         self._max_request = max_request
         self._max_body = max_body
-        self._origins = frozenset(origins)
         self._gets: dict[str, Callable[[], Answer]] = {
             "/healthz": self._health,
             "/readyz": self._ready,
@@ -86,12 +86,14 @@ class Rest:
             answer = refused.answer
         except Unavailable as unavailable:
             answer = Refused(503, "unavailable", f"{unavailable}: send it again", ("retry-after", _RETRY_AFTER)).answer
+        except OverQuota as over:
+            answer = Refused(429, "too_many_requests", str(over), ("retry-after", str(over.retry_after))).answer
         except Gone:
             return
         except Exception:
             _log.exception("a request could not be served", path=scope["path"])
             answer = Refused(500, "internal", "the collector failed: send it again").answer
-        await _respond(answer, self._cors(headers), send)
+        await _respond(answer, () if answer.status == 403 else self._cors(headers), send)
         if scope["path"] in _POSTS:
             metrics.requests("rest", answer.status).inc()
             metrics.latency("rest").observe(time.perf_counter() - started)
@@ -123,18 +125,23 @@ class Rest:
             key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
             if key is None:
                 raise _unauthorized()
+        if not key.lets(headers.get("origin")):
+            raise Refused(403, "origin_not_allowed", "this write key may not be used on pages of this origin: see `headrace keys`")
         protocol = "cloudevents" if path == EVENTS else "segment"
         client = scope.get("client")
         sending = self._intake.sending(protocol, key, client[0] if client else None, headers.get("user-agent"))
         try:
             body = self._inflated(body, headers)
-            outcome = self._intake.judge(*self._read(path, media_type, body, headers, key), sending)
+            sent, texts = self._read(path, media_type, body, headers, key)
         except TooMany as error:
             raise Refused(413, "too_many_events", str(error)) from None
         except Invalid as problem:
+            self._intake.charge(key, 1, len(body))
             await self._intake.refuse_body(problem, body, sending)
             raise Refused(400, problem.reason, problem.detail) from None
-        del body  # it may wait for Kafka long, and it may be large
+        self._intake.charge(key, len(sent), len(body))
+        outcome = self._intake.judge(sent, texts, sending)
+        del body, sent, texts  # it may wait for Kafka long, and it may be large
         return _told(await self._intake.take(outcome, sending))
 
     @staticmethod
@@ -186,7 +193,7 @@ class Rest:
 
     def _cors(self, headers: dict[str, str]) -> tuple[tuple[str, str], ...]:
         origin = headers.get("origin")
-        if origin not in self._origins:
+        if origin not in self._intake.senders.origins:
             return ()
         return (
             ("access-control-allow-origin", origin),

@@ -52,7 +52,8 @@ def list_() -> None:
         there = keyfile.read(path)[0]
     except keyfile.Unreadable as problem:
         fail(str(problem))
-    table = Table("id", "source", "state", "types", "events/s", "bytes/s", "origins", "made", "note", box=None, header_style="bold")
+    headings = ("id", "source", "state", "types", "events/s", "bytes/s", "origins", "made", "note")
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for key in there:
         state = Text("active", "green") if key.active else Text(f"revoked {key.revoked_at}", "dim")
         rates = _rate(key.events_per_second), _rate(key.bytes_per_second)

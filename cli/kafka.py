@@ -31,7 +31,7 @@ def security_of(env: Env) -> Security:
     try:
         return KafkaSettings.model_validate({name: env[name] for name in KafkaSettings.environment_names()}).kafka_security
     except ValidationError as error:
-        fail("; ".join(f"setting {one['loc'][0]}: {one['msg']}" for one in error.errors()))
+        fail("; ".join(f"setting {one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()))
 
 
 @contextmanager

@@ -338,3 +338,48 @@ def test_nothing_that_a_client_sends_is_raw_in_logs_or_headers(server: Collector
         assert json.loads(line)["service"] == "collector"
     for _, value in server.written(RAW) + server.written(DEAD):
         assert not set(value) & set(range(32))
+
+
+# ---- TLS
+@pytest.fixture
+def pair(tmp_path: Path) -> dict[str, str]:
+    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        *subject,
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    return {"COLLECTOR_TLS_CERT_FILE": str(certificate), "COLLECTOR_TLS_KEY_FILE": str(key)}
+
+
+def test_grpc_over_tls(broker: MockKafka, tmp_path: Path, pair: dict[str, str], source: str) -> None:
+    root = Path(pair["COLLECTOR_TLS_CERT_FILE"]).read_bytes()
+    request = pb.PublishRequest(events=[pb.Event(id="1", source=source, type="login", subject="u", json=b"{}")])
+    with collector(broker.address, tmp_path, **pair) as server:
+        address = f"localhost:{server.grpc.rpartition(':')[2]}"
+        with grpc.secure_channel(address, grpc.ssl_channel_credentials(root)) as channel:
+            assert CollectorStub(channel).Publish(request, metadata=bearer(KEY), timeout=60, wait_for_ready=True).accepted == 1
+        with grpc.insecure_channel(server.grpc) as plain, pytest.raises(grpc.RpcError) as caught:
+            CollectorStub(plain).Publish(request, metadata=bearer(KEY), timeout=30)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert server.stop() == 0
+
+
+def test_a_certificate_that_cannot_be_used_is_one_line(tmp_path: Path, pair: dict[str, str]) -> None:
+    with collector("127.0.0.1:1", tmp_path, **pair | {"COLLECTOR_TLS_KEY_FILE": pair["COLLECTOR_TLS_CERT_FILE"]}) as server:
+        assert server.process.wait(30) == 1
+        said = server.log.read_text()
+        assert "they are not PEM, or not what their names say" in said
+        assert "Traceback" not in said

@@ -65,7 +65,7 @@ class Services:
                 after=["kafka", "minio", "postgres"],
             ),
         ]
-        if place.env["HEADRACE_PROFILE"] == "production":
+        if place.env.get("HEADRACE_PROFILE") == "production":
             return services
         services.append(
             _service(*(place, "shop", "producers.website.main"), {"HTTP": "SHOP_PORT"}, ready="/", after=["collector"], look="/")

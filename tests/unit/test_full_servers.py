@@ -31,7 +31,7 @@ def test_jdbc_takes_user_and_password_apart_and_unquotes_them() -> None:
 
 
 def test_what_uses_the_ready_made_key_is_not_in_production(place: Place) -> None:
-    production = Place(root=ROOT, env=place.env | {"HEADRACE_PROFILE": "production", "HEADRACE_WRITE_KEY": ""})
+    production = Place(root=ROOT, env={**place.env, "HEADRACE_PROFILE": "production", "HEADRACE_WRITE_KEY": ""})
     everything, there = ([program.name for program in Services().programs(one)] for one in (place, production))
     assert [name for name in everything if name not in there] == ["shop", "cdnow-replay"]
     assert running(place, []).caption == f"Write key for sending events: {place.env['HEADRACE_WRITE_KEY']}"

@@ -7,11 +7,13 @@ import sys
 
 import grpc
 import structlog
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from uvicorn.loops.auto import auto_loop_factory
 
+from collector import fast
 from collector.accept import Limits
+from collector.http import Bounds, Server
 from collector.intake import Intake
 from collector.keywatch import KeyWatch
 from collector.outbox import Outbox
@@ -19,9 +21,8 @@ from collector.quota import Rates
 from collector.rest import Rest
 from collector.rpc import SERVICE, Rpc
 from collector.senders import Senders
-from collector.server import Server
 from collector.settings import CollectorSettings
-from collector.tls import rpc_credentials
+from collector.tls import rpc_credentials, server_context
 from collector.v1 import collector_pb2
 from collector.v1.collector_pb2_grpc import add_CollectorServicer_to_server
 from headrace.observability import set_up_logging
@@ -51,7 +52,7 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
     )
     keys = KeyWatch(settings.keys_file, senders)
     keys.look()
-    intake = Intake(registry, limits, senders, outbox)
+    intake = Intake(registry, limits, senders, outbox, _fast(settings.native, registry, limits))
 
     rest, listener = _rest(settings, intake)
     rpc, status = _rpc(settings, intake)
@@ -59,17 +60,23 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
+    await rest.start(listener)
     await rpc.start()
-    serving = (outbox.run(), rest.serve([listener]), _tell(status, outbox), keys.run())
-    tasks = [asyncio.create_task(one) for one in serving]
+    tasks = [asyncio.create_task(one) for one in (outbox.run(), _tell(status, outbox), keys.run())]
     stopped = asyncio.create_task(stop.wait())
-    _log.info("collector serves", host=settings.bind_host, rest_port=settings.rest_port, grpc_port=settings.grpc_port)
+    _log.info(
+        "collector serves",
+        host=settings.bind_host,
+        rest_port=settings.rest_port,
+        grpc_port=settings.grpc_port,
+        native=intake.fast is not None,
+    )
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
 
     _log.info("collector stops")
     await status.enter_graceful_shutdown()
-    rest.should_exit = True
-    await asyncio.gather(rpc.stop(settings.deadline_seconds + _GRACE), asyncio.wait([tasks[1]]))
+    grace = settings.deadline_seconds + _GRACE
+    await asyncio.gather(rpc.stop(grace), rest.stop(grace))
     await outbox.close()
     for task in tasks:
         task.cancel()
@@ -78,18 +85,27 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
             raise ended
 
 
+def _fast(wanted: str, registry: Registry, limits: Limits) -> fast.Fast | None:
+    if wanted == "off" or (wanted == "auto" and not fast.BUILT):
+        return None
+    return fast.Fast(registry, limits)
+
+
 def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.socket]:
-    app = Rest(
-        intake,
-        max_request=settings.max_request_bytes,
-        max_body=settings.max_body_bytes,
-    )
+    app = Rest(intake, max_body=settings.max_body_bytes)
     try:
         listener = socket.create_server((settings.bind_host, settings.rest_port), backlog=_BACKLOG)
     except OSError as error:
         where = f"{settings.bind_host}:{settings.rest_port}"
         raise OSError(f"cannot listen on {where}: {error.strerror} (settings BIND_HOST, COLLECTOR_REST_PORT)") from None
-    return Server(app, settings.deadline_seconds + _GRACE), listener
+    bounds = Bounds(
+        request_bytes=settings.max_request_bytes,
+        unanswered_bytes=settings.max_unanswered_bytes,
+        connections=settings.max_connections,
+        receive_seconds=settings.receive_seconds,
+        idle_seconds=settings.idle_seconds,
+    )
+    return Server(app.answer, bounds, server_context(*settings.tls) if settings.tls else None), listener
 
 
 def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
@@ -122,11 +138,11 @@ def main() -> None:
     set_up_logging("collector", settings.log_level, settings.log_format)
     try:
         registry = Registry.load(settings.schemas_dir)
-        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop, where it is installed
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, registry))
     except PlanError as error:
         sys.exit(f"collector: the tracking plan cannot be used:\n{error}")
-    except OSError as error:
+    except (OSError, fast.NotBuilt) as error:
         sys.exit(f"collector: {error}")
 
 

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from collector import metrics
-from collector.accept import SentEvent, TooMany, Unreadable
+from collector.accept import SentEvent, TooMany, Unreadable, accept
 from collector.intake import Intake, Taken
 from collector.quota import OverQuota
 from collector.reading import check_count
@@ -62,8 +62,8 @@ class Rpc(CollectorServicer):
         try:
             check_count(len(request.events), self._intake.limits)
             self._intake.charge(key, len(request.events), request.ByteSize())
-            sent = [_event(one, self._intake.limits.event_bytes) for one in request.events]
-            outcome = self._intake.judge(sent, lambda: [one.SerializeToString() for one in request.events], sending)
+            sent = [event_of(one, self._intake.limits.event_bytes) for one in request.events]
+            outcome = accept(sent, lambda: [one.SerializeToString() for one in request.events], sending)
             return _reply(await self._intake.take(outcome, sending))
         except TooMany as error:
             code, problem = grpc.StatusCode.INVALID_ARGUMENT, str(error)
@@ -80,7 +80,8 @@ class Rpc(CollectorServicer):
         await context.abort(code, problem, trailer)
 
 
-def _event(one: pb.Event, max_bytes: int) -> SentEvent | Unreadable:
+def event_of(one: pb.Event, max_bytes: int) -> SentEvent | Unreadable:
+    """What a message of gRPC says, or why it is too large."""
     event = SentEvent(
         id=one.id,
         source=one.source,

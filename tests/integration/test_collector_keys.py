@@ -3,6 +3,7 @@
 import json
 import queue
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -364,16 +365,35 @@ def pair(tmp_path: Path) -> dict[str, str]:
     return {"COLLECTOR_TLS_CERT_FILE": str(certificate), "COLLECTOR_TLS_KEY_FILE": str(key)}
 
 
-def test_grpc_over_tls(broker: MockKafka, tmp_path: Path, pair: dict[str, str], source: str) -> None:
+def accepted(stub: Any, request: pb.PublishRequest) -> int:
+    try:
+        return int(stub.Publish(request, metadata=bearer(KEY), timeout=60, wait_for_ready=True).accepted)
+    except grpc.RpcError:  # Kafka may not be known yet
+        return 0
+
+
+def test_both_protocols_over_tls(broker: MockKafka, tmp_path: Path, pair: dict[str, str], source: str) -> None:
     root = Path(pair["COLLECTOR_TLS_CERT_FILE"]).read_bytes()
     request = pb.PublishRequest(events=[pb.Event(id="1", source=source, type="login", subject="u", json=b"{}")])
     with collector(broker.address, tmp_path, **pair) as server:
         address = f"localhost:{server.grpc.rpartition(':')[2]}"
         with grpc.secure_channel(address, grpc.ssl_channel_credentials(root)) as channel:
-            assert CollectorStub(channel).Publish(request, metadata=bearer(KEY), timeout=60, wait_for_ready=True).accepted == 1
+            stub = CollectorStub(channel)
+            until(lambda: accepted(stub, request) == 1)
         with grpc.insecure_channel(server.grpc) as plain, pytest.raises(grpc.RpcError) as caught:
             CollectorStub(plain).Publish(request, metadata=bearer(KEY), timeout=30)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        rest = f"https://localhost:{server.rest.rpartition(':')[2]}"
+        with httpx.Client(
+            base_url=rest, auth=(KEY, ""), verify=ssl.create_default_context(cafile=pair["COLLECTOR_TLS_CERT_FILE"])
+        ) as client:
+            assert client.get("/readyz").json() == {"status": "ready"}
+            for number in range(3):
+                many = [login(source, data={"a": "x" * 20_000}) for _ in range(number * 10)]
+                assert client.post("/v1/events", json=many).json() == {"accepted": len(many), "rejected": []}
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{server.rest}/v1/events", json=[], auth=(KEY, ""), timeout=30)
+        assert len(server.written(RAW)) >= 31
         assert server.stop() == 0
 
 

@@ -15,7 +15,7 @@ from collector.accept import Limits, Outcome, Sending, accept
 from collector.keywatch import KeyWatch
 from collector.quota import OverQuota, Rates
 from collector.reading import read_batch, read_one
-from collector.rpc import _address, _event
+from collector.rpc import _address, event_of
 from collector.senders import Key, Senders
 from collector.v1 import collector_pb2 as pb
 from headrace import event, keyfile, keys
@@ -263,7 +263,7 @@ def test_grpc_events_cannot_set_what_the_server_owns(unknown: list[tuple[int, by
     message = pb.Event(id="e", source="shop", type="login", subject="u", json=data).SerializeToString()
     for number, value in unknown:
         message += varint(number << 3 | 2) + varint(len(value)) + value
-    as_if_unforged([_event(pb.Event.FromString(message), LIMITS.event_bytes)], lambda: [message], plain(data))
+    as_if_unforged([event_of(pb.Event.FromString(message), LIMITS.event_bytes)], lambda: [message], plain(data))
 
 
 def varint(number: int) -> bytes:

@@ -397,6 +397,19 @@ def test_both_protocols_over_tls(broker: MockKafka, tmp_path: Path, pair: dict[s
         assert server.stop() == 0
 
 
+def test_who_does_not_finish_the_handshake_is_cut_off(broker: MockKafka, tmp_path: Path, pair: dict[str, str]) -> None:
+    with collector(broker.address, tmp_path, COLLECTOR_RECEIVE_SECONDS="1", **pair) as server:
+        until(lambda: "collector serves" in server.log.read_text())
+        host, port = server.rest.removeprefix("http://").split(":")
+        for sent in (b"", b"\x16\x03\x01\x02\x00", b"POST / HTTP/1.1\r\n\r\n"):
+            with socket.create_connection((host, int(port)), timeout=30) as connection:
+                connection.sendall(sent)
+                while connection.recv(1000):
+                    pass
+        assert server.stop() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
 def test_a_certificate_that_cannot_be_used_is_one_line(tmp_path: Path, pair: dict[str, str]) -> None:
     with collector("127.0.0.1:1", tmp_path, **pair | {"COLLECTOR_TLS_KEY_FILE": pair["COLLECTOR_TLS_CERT_FILE"]}) as server:
         assert server.process.wait(30) == 1

@@ -154,6 +154,7 @@ class _Connection(asyncio.Protocol):
         self._server.connections.discard(self)
         if not self._busy:
             self._answered()
+        del self._parser  # it holds this object, so that only the garbage collector would find both
 
     def data_received(self, data: bytes) -> None:
         if self._ended:

@@ -110,8 +110,10 @@ class Rest:
         protocol = "cloudevents" if path == EVENTS else "segment"
         sending = self._intake.sending(protocol, key, request.client, headers.get("user-agent"))
         try:
-            body = self._inflated(body, headers)
-            outcome = self._judged(request._replace(body=body), media_type, key, sending)
+            if "content-encoding" in headers:
+                body = self._inflated(body, headers)
+                request = request._replace(body=body)
+            outcome = self._judged(request, media_type, key, sending)
         except TooMany as problem:
             raise Refused(413, "too_many_events", str(problem)) from None
         except Invalid as problem:

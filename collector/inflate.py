@@ -76,21 +76,20 @@ def _brotli(body: bytes, limit: int) -> bytes:
 
 def _zstd(body: bytes, limit: int) -> bytes:
     decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    parts: list[bytes] = []
+    rest = body
     try:
-        if zstandard.frame_content_size(body) > limit:
+        if len(decoder.stream_reader(body, read_across_frames=True).read(limit + 1)) > limit:
             raise _too_long(limit)
-        return decoder.decompress(body, max_output_size=limit, allow_extra_data=False)
+        while rest or not parts:  # now that the size is known, once more, since a reader does not tell where the body is cut off
+            frame = decoder.decompressobj()
+            parts.append(frame.decompress(rest))
+            if not frame.eof:
+                raise Corrupt("the compressed body is cut off")
+            rest = frame.unused_data
     except zstandard.ZstdError as error:
-        if _begins_with_more_than(limit, body, decoder):  # a frame need not say how long it is
-            raise _too_long(limit) from None
         raise _not_compressed(error) from None
-
-
-def _begins_with_more_than(limit: int, body: bytes, decoder: zstandard.ZstdDecompressor) -> bool:
-    try:
-        return len(decoder.stream_reader(body).read(limit + 1)) > limit
-    except zstandard.ZstdError:
-        return False
+    return b"".join(parts)
 
 
 def _too_long(limit: int) -> TooLong:

@@ -5,7 +5,7 @@ import sys
 import typer
 from confluent_kafka import KafkaException
 
-from cli import events, schemas
+from cli import events, keys, schemas
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.sql import sql
@@ -14,6 +14,7 @@ from cli.topics import topics
 app = typer.Typer(name="headrace", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(events.app, name="events")
+app.add_typer(keys.app, name="keys")
 app.command()(topics)
 app.command()(doctor)
 app.command()(demo)

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from pydantic import ValidationError
 
-from cli.context import not_reachable
-from headrace.kafka import consumer_config
+from cli.context import fail, not_reachable
+from headrace.kafka import KafkaSettings, Security, consumer_config
 
 Env = Mapping[str, str]
 Offsets = dict[int, tuple[int, int]]  # partition -> first offset, next offset
@@ -25,11 +26,19 @@ def followed(env: Env, topic: str, from_start: bool = False) -> Iterator[bytes]:
                 yield message.value() or b""
 
 
+def security_of(env: Env) -> Security:
+    """How Kafka is reached. Ends the command with one line where a setting is wrong."""
+    try:
+        return KafkaSettings.model_validate({name: env[name] for name in KafkaSettings.environment_names()}).kafka_security
+    except ValidationError as error:
+        fail("; ".join(f"setting {one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()))
+
+
 @contextmanager
 def consumer_of(env: Env) -> Iterator[Consumer]:
     """A consumer of no group's offsets. Ends the command with one line where Kafka does not answer."""
     servers = env["KAFKA_BOOTSTRAP_SERVERS"]
-    consumer = Consumer(consumer_config(servers, "headrace.cli", enable_partition_eof=True) | {"log_level": 0})
+    consumer = Consumer(consumer_config(servers, "headrace.cli", security=security_of(env), enable_partition_eof=True) | {"log_level": 0})
     try:
         consumer.list_topics(timeout=5)
     except KafkaException:

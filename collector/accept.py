@@ -131,11 +131,15 @@ def _message(one: SentEvent, sending: Sending) -> tuple[bytes, bytes]:
     registry = sending.registry
     id = _attribute("id", one.id, MAX_ID)
     source = _attribute("source", one.source, MAX_ID)
+    if sending.source is not None and source != sending.source:
+        raise Invalid(Reason.NOT_ALLOWED, f"source {source[:100]!r} is not that of this write key: it may send as {sending.source!r} only")
     if not one.type:
         raise Invalid(Reason.MISSING_ATTRIBUTE, "type is missing or empty: name an event type of the tracking plan")
     type = registry.type_named(one.type)
     if type is None:
         raise Invalid(Reason.UNKNOWN_TYPE, f"type {one.type[:100]!r} is not in the tracking plan; known: {', '.join(registry.types)}")
+    if sending.types is not None and type not in sending.types:
+        raise Invalid(Reason.NOT_ALLOWED, f"type {type} is none of those of this write key: {', '.join(sorted(sending.types))}")
     if one.subject:
         _attribute("subject", one.subject, MAX_SUBJECT)
     elif registry.types[type].subject == "required":

@@ -56,6 +56,8 @@ class Fast:
         about = (sending.received_at.encode(), _text(sending.receipt))
         if form.source is None:
             found = self._for(sending.types).cloudevents(body, True, (sending.source or "").encode(), *about)
+        elif sending.source not in (None, form.source):
+            return None
         else:
             found = self._for(sending.types).tracks(body, form.source.encode(), *about)
         return _outcome(found, body, lambda text: read_event(text, form, sending.limits), sending)

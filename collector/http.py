@@ -84,7 +84,10 @@ class Server:
     async def start(self, listener: socket) -> None:
         """Take connections from now on."""
         loop = self.loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), sock=listener, ssl=self._tls, backlog=4096)
+        handshake = self.bounds.receive_seconds if self._tls else None
+        self._server = await loop.create_server(
+            lambda: _Connection(self), sock=listener, ssl=self._tls, ssl_handshake_timeout=handshake, backlog=4096
+        )
         self._sweep()
 
     async def stop(self, grace: float) -> None:

@@ -1,5 +1,6 @@
 """What both protocols do with a request once its events are read: accept, write, count."""
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ from collector import metrics
 from collector.accept import Limits, Outcome, Rejection, Sending, letter
 from collector.fast import Fast
 from collector.outbox import Outbox
+from collector.quota import OverQuota
 from collector.senders import Key, Senders
 from headrace import dead_letter, event
 from headrace.dead_letter import Invalid
@@ -35,7 +37,17 @@ class Intake:
     def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None) -> Sending:
         """A request that arrives now."""
         receipt = self.senders.receipt(protocol, key, address, user_agent and user_agent[:_MAX_HEADER])
-        return Sending(receipt, event.now(), self.registry, self.limits)
+        return Sending(receipt, event.now(), self.registry, self.limits, key.only_source, key.types)
+
+    @staticmethod
+    def charge(key: Key, events: int, size: int) -> None:
+        """Count a request of so many events and bytes, after decompression, before anything of it is written. Raises OverQuota."""
+        if key.quota is not None:
+            try:
+                key.quota.take(events, size, time.monotonic())
+            except OverQuota:
+                metrics.OVER_QUOTA.labels(key.id).inc()
+                raise
 
     async def take(self, outcome: Outcome, sending: Sending) -> Taken:
         """Write what became of the events. Raises Unavailable."""

@@ -16,11 +16,14 @@ from collector import fast
 from collector.accept import Limits
 from collector.http import Bounds, Server
 from collector.intake import Intake
+from collector.keywatch import KeyWatch
 from collector.outbox import Outbox
+from collector.quota import Rates
 from collector.rest import Rest
 from collector.rpc import SERVICE, Rpc
 from collector.senders import Senders
 from collector.settings import CollectorSettings
+from collector.tls import rpc_credentials, server_context
 from collector.v1 import collector_pb2
 from collector.v1.collector_pb2_grpc import add_CollectorServicer_to_server
 from headrace.observability import set_up_logging
@@ -34,9 +37,22 @@ _log = structlog.get_logger()
 
 async def serve(settings: CollectorSettings, registry: Registry) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight and return. Raises OSError where a port is taken."""
-    outbox = Outbox(settings.kafka_bootstrap_servers, deadline=settings.deadline_seconds, max_bytes=settings.max_in_flight_bytes)
+    outbox = Outbox(
+        settings.kafka_bootstrap_servers,
+        security=settings.kafka_security,
+        deadline=settings.deadline_seconds,
+        max_bytes=settings.max_in_flight_bytes,
+    )
     limits = Limits(event_bytes=settings.max_event_bytes, events=settings.max_batch_events, depth=settings.max_depth)
-    senders = Senders({settings.write_key: settings.source}, settings.id, settings.pseudonym_key)
+    senders = Senders(
+        {settings.write_key: settings.source} if settings.write_key else {},
+        settings.id,
+        settings.pseudonym_key,
+        origins=settings.origins,
+        rates=Rates(settings.key_events_per_second, settings.key_bytes_per_second),
+    )
+    keys = KeyWatch(settings.keys_file, senders)
+    keys.look()
     intake = Intake(registry, limits, senders, outbox, _fast(settings.native, registry, limits))
 
     rest, listener = _rest(settings, intake)
@@ -47,7 +63,7 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
 
     await rest.start(listener)
     await rpc.start()
-    tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(_tell(status, outbox))]
+    tasks = [asyncio.create_task(one) for one in (outbox.run(), _tell(status, outbox), keys.run())]
     stopped = asyncio.create_task(stop.wait())
     _log.info(
         "collector serves",
@@ -77,11 +93,7 @@ def _fast(wanted: str, registry: Registry, limits: Limits) -> fast.Fast | None:
 
 
 def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.socket]:
-    app = Rest(
-        intake,
-        max_body=settings.max_body_bytes,
-        origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
-    )
+    app = Rest(intake, max_body=settings.max_body_bytes)
     try:
         listener = socket.create_server((settings.bind_host, settings.rest_port), backlog=_BACKLOG)
     except OSError as error:
@@ -94,7 +106,7 @@ def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.s
         receive_seconds=settings.receive_seconds,
         idle_seconds=settings.idle_seconds,
     )
-    return Server(app.answer, bounds), listener
+    return Server(app.answer, bounds, server_context(*settings.tls) if settings.tls else None), listener
 
 
 def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
@@ -106,7 +118,7 @@ def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, 
     reflection.enable_server_reflection(services, server)
     where = f"{settings.bind_host}:{settings.grpc_port}"
     try:
-        server.add_insecure_port(where)
+        server.add_secure_port(where, rpc_credentials(*settings.tls)) if settings.tls else server.add_insecure_port(where)
     except RuntimeError:
         raise OSError(f"cannot listen on {where} (settings BIND_HOST, COLLECTOR_GRPC_PORT)") from None
     return server, status

@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 ACCEPTED = Counter("headrace_collector_events_accepted_total", "Events that Kafka acknowledged in events.raw", ["protocol"])
 REJECTED = Counter("headrace_collector_events_rejected_total", "Events that went to dead-letter.collector", ["protocol", "reason"])
 REQUESTS = Counter("headrace_collector_requests_total", "Requests answered", ["protocol", "code"])
+OVER_QUOTA = Counter("headrace_collector_over_quota_total", "Requests refused because their write key had sent enough", ["key_id"])
 LATENCY = Histogram(
     "headrace_collector_request_seconds",
     "Time from a request's first byte to its answer",
@@ -20,5 +21,6 @@ requests = cache(REQUESTS.labels)
 latency = cache(LATENCY.labels)
 
 IN_FLIGHT_BYTES = Gauge("headrace_collector_in_flight_bytes", "Bytes given to Kafka's client and not yet acknowledged")
+KEYS_READABLE = Gauge("headrace_collector_keys_readable", "1 where the file of write keys could be read", multiprocess_mode="min")
 KAFKA_UP = Gauge("headrace_collector_kafka_up", "1 while Kafka can take events")
 KAFKA_ERRORS = Counter("headrace_collector_kafka_errors_total", "Errors that Kafka's client reported", ["error"])

@@ -22,8 +22,10 @@ _ANSWERS: Json = {
     "200": _answer("Durable: every event is in events.raw or, where it is named in `rejected`, in the dead-letter topic.", "Taken"),
     "400": _answer("The body as a whole cannot be read. Its bytes are kept in the dead-letter topic.", "Error"),
     "401": _answer("No known write key.", "Error", WWW_Authenticate="Basic"),
+    "403": _answer("The write key may not be used on pages of this origin.", "Error"),
     "413": _answer("The request is too large, or holds too many events.", "Error"),
     "415": _answer("The content type or the content encoding is not supported.", "Error"),
+    "429": _answer("The write key has sent as much as it may; nothing was taken. Send the same later.", "Error", Retry_After="seconds"),
     "503": _answer("Nothing is promised: Kafka cannot take events now. Send the same again.", "Error", Retry_After="seconds"),
 }
 

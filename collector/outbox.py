@@ -132,10 +132,11 @@ class _Line:
 class Outbox:
     """The way to Kafka. A request needs only `put`; `run` must run beside it."""
 
-    def __init__(self, bootstrap_servers: str, *, deadline: float, max_bytes: int) -> None:
+    def __init__(self, bootstrap_servers: str, *, deadline: float, max_bytes: int, security: kafka.Security = kafka.PLAINTEXT) -> None:
         """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement."""
         self._config = kafka.producer_config(
             bootstrap_servers,
+            security=security,
             delivery_timeout_ms=0,
             enable_gapless_guarantee=True,
             linger_ms=1,

@@ -1,7 +1,7 @@
 """The collector over HTTP: from a request to `Intake` and back."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import parse_qs
 
@@ -15,6 +15,7 @@ from collector.fast import judge_batch, judge_one
 from collector.http import Answer, Request, error
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
+from collector.quota import OverQuota
 from collector.senders import Key, write_key_of
 from headrace.dead_letter import Invalid, Reason, Unavailable
 
@@ -42,10 +43,9 @@ class Refused(Exception):
 class Rest:
     """The routes. `max_body` is the bound on a request after decompression, in bytes."""
 
-    def __init__(self, intake: Intake, *, max_body: int, origins: Iterable[str]) -> None:
+    def __init__(self, intake: Intake, *, max_body: int) -> None:
         self._intake = intake
         self._max_body = max_body
-        self._origins = frozenset(origins)
         self._gets: dict[str, Callable[[], Answer]] = {
             "/healthz": self._health,
             "/readyz": self._ready,
@@ -63,13 +63,15 @@ class Rest:
             answer = refused.answer
         except Unavailable as unavailable:
             answer = error(503, "unavailable", f"{unavailable}: send it again", ("retry-after", _RETRY_AFTER))
+        except OverQuota as over:
+            answer = error(429, "too_many_requests", str(over), ("retry-after", str(over.retry_after)))
         except Exception:
             _log.exception("a request could not be served", path=request.path)
             answer = error(500, "internal", "the collector failed: send it again")
         if request.path in _POSTS:
             metrics.requests("rest", answer.status).inc()
             metrics.latency("rest").observe(time.perf_counter() - started)
-        if "origin" in request.headers:
+        if "origin" in request.headers and answer.status != 403:
             answer = answer._replace(headers=(*answer.headers, *self._cors(request.headers)))
         return answer
 
@@ -103,6 +105,8 @@ class Rest:
                 key = None
             if key is None:
                 raise _unauthorized()
+        if not key.lets(headers.get("origin")):
+            raise Refused(403, "origin_not_allowed", "this write key may not be used on pages of this origin: see `headrace keys`")
         protocol = "cloudevents" if path == EVENTS else "segment"
         sending = self._intake.sending(protocol, key, request.client, headers.get("user-agent"))
         try:
@@ -113,8 +117,10 @@ class Rest:
         except TooMany as problem:
             raise Refused(413, "too_many_events", str(problem)) from None
         except Invalid as problem:
+            self._intake.charge(key, 1, len(body))
             await self._intake.refuse_body(problem, body, sending)
             raise Refused(400, problem.reason, problem.detail) from None
+        self._intake.charge(key, len(outcome.messages) + len(outcome.rejected), len(body))
         del body  # it may wait for Kafka long, and it may be large
         return _told(await self._intake.take(outcome, sending))
 
@@ -149,7 +155,7 @@ class Rest:
 
     def _cors(self, headers: dict[str, str]) -> tuple[tuple[str, str], ...]:
         origin = headers.get("origin")
-        if origin not in self._origins:
+        if origin not in self._intake.senders.origins:
             return ()
         return (
             ("access-control-allow-origin", origin),

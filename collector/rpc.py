@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import msgspec
@@ -11,6 +12,7 @@ import structlog
 from collector import metrics
 from collector.accept import SentEvent, TooMany, Unreadable, accept
 from collector.intake import Intake, Taken
+from collector.quota import OverQuota
 from collector.reading import check_count
 from collector.senders import Key, write_key_of
 from collector.v1 import collector_pb2 as pb
@@ -22,6 +24,8 @@ SERVICE = "headrace.collector.v1.Collector"
 _log = structlog.get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_NO_TRAILER: tuple[tuple[str, str], ...] = ()
 
 
 class Rpc(CollectorServicer):
@@ -36,9 +40,9 @@ class Rpc(CollectorServicer):
 
     async def PublishStream(self, request_iterator: AsyncIterator[pb.PublishRequest], context: Context) -> AsyncIterator[pb.PublishReply]:
         """Batch after batch; the next is read once the one before is durable, which is the flow control."""
-        key = await self._key(context)
-        async for request in request_iterator:
-            yield await self._publish(request, context, key)
+        await self._key(context)
+        async for request in request_iterator:  # a key may be revoked while the stream is open
+            yield await self._publish(request, context, await self._key(context))
 
     async def _key(self, context: Context) -> Key:
         metadata = dict(context.invocation_metadata() or ())
@@ -54,14 +58,17 @@ class Rpc(CollectorServicer):
         started = time.perf_counter()
         agent = dict(context.invocation_metadata() or ()).get("user-agent")
         sending = self._intake.sending("grpc", key, _address(context.peer()), agent if isinstance(agent, str) else None)
-        code, problem = grpc.StatusCode.OK, ""
+        code, problem, trailer = grpc.StatusCode.OK, "", _NO_TRAILER
         try:
             check_count(len(request.events), self._intake.limits)
+            self._intake.charge(key, len(request.events), request.ByteSize())
             sent = [event_of(one, self._intake.limits.event_bytes) for one in request.events]
             outcome = accept(sent, lambda: [one.SerializeToString() for one in request.events], sending)
             return _reply(await self._intake.take(outcome, sending))
         except TooMany as error:
             code, problem = grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        except OverQuota as error:
+            code, problem, trailer = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), (("retry-after", str(error.retry_after)),)
         except Unavailable as error:
             code, problem = grpc.StatusCode.UNAVAILABLE, f"{error}: send it again"
         except Exception:
@@ -70,7 +77,7 @@ class Rpc(CollectorServicer):
         finally:
             metrics.requests("grpc", code.name).inc()
             metrics.latency("grpc").observe(time.perf_counter() - started)
-        await context.abort(code, problem)
+        await context.abort(code, problem, trailer)
 
 
 def event_of(one: pb.Event, max_bytes: int) -> SentEvent | Unreadable:
@@ -97,6 +104,6 @@ def _reply(taken: Taken) -> pb.PublishReply:
 
 
 def _address(peer: str) -> str | None:
-    """The address in gRPC's name of a peer, such as `ipv4:127.0.0.1:40000` or `ipv6:[::1]:40000`."""
+    """The address in gRPC's name of a peer, such as `ipv4:127.0.0.1:40000` or `ipv6:%5B::1%5D:40000`."""
     kind, _, rest = peer.partition(":")
-    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
+    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None

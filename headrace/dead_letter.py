@@ -26,6 +26,7 @@ class Reason(StrEnum):
     MISSING_ATTRIBUTE = "missing_attribute"  # a required attribute is absent or empty
     INVALID_ATTRIBUTE = "invalid_attribute"  # an attribute is there but breaks its rule (time is no RFC 3339, id too long)
     UNKNOWN_TYPE = "unknown_type"  # the type is not in the tracking plan
+    NOT_ALLOWED = "not_allowed"  # the write key is bound to another source, or to other types
     UNKNOWN_SCHEMA = "unknown_schema"  # dataschema names a version that is not in the tracking plan
     TOO_LARGE = "too_large"  # one event is larger than the limit
     SCHEMA_INVALID = "schema_invalid"  # data breaks its JSON Schema

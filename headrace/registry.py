@@ -57,9 +57,7 @@ class Registry:
         self.types = types
         self.schemas = schemas  # by schema ref
         # The event type by each name that clients may call it, in lower case.
-        self.names = {name.lower(): name for name in types} | {
-            alias.lower(): name for name, of in types.items() for alias in of.aliases
-        }
+        self.names = {name.lower(): name for name in types} | {alias.lower(): name for name, of in types.items() for alias in of.aliases}
         self._default_ref = {name: f"{name}/{of.version}" for name, of in types.items()}
         self._validators = {ref: _validator(schema) for ref, schema in schemas.items()}
 

@@ -15,18 +15,16 @@ from pydantic import Field
 
 from headrace import dead_letter, event, observability
 from headrace.batch import TooManyRejects
-from headrace.kafka import SERVICES_THAT_REFUSE, Config, consumer_config, producer_config
+from headrace.kafka import SERVICES_THAT_REFUSE, Config, KafkaSettings, consumer_config, producer_config
 from headrace.progress import OutcomeUnknown
 from headrace.registry import PlanError
-from headrace.settings import Settings
 
 _REPORT_EVERY_SECONDS = 10.0
 
 
-class ConsumerSettings(Settings):
+class ConsumerSettings(KafkaSettings):
     """What all consumers share."""
 
-    kafka_bootstrap_servers: str = Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
     bind_host: str = Field(validation_alias="BIND_HOST", default="127.0.0.1")
     schemas_dir: Path = Field(validation_alias="SCHEMAS_DIR", default=Path("schemas"))
     log_level: str = Field(validation_alias="LOG_LEVEL", default="info")
@@ -73,6 +71,7 @@ def consumer(settings: ConsumerSettings, **overrides: str | int | float | bool) 
     config = consumer_config(
         settings.kafka_bootstrap_servers,
         settings.group,
+        security=settings.kafka_security,
         group_instance_id=f"{settings.group}-{settings.instance}",
         session_timeout_ms=10_000,
         **overrides,
@@ -82,7 +81,8 @@ def consumer(settings: ConsumerSettings, **overrides: str | int | float | bool) 
 
 def producer(settings: ConsumerSettings, **overrides: str | int | float | bool) -> Producer:
     """An idempotent producer; transactional where `transactional_id` is given."""
-    return Producer(_reported(producer_config(settings.kafka_bootstrap_servers, **overrides)), logger=_quiet())
+    config = producer_config(settings.kafka_bootstrap_servers, security=settings.kafka_security, **overrides)
+    return Producer(_reported(config), logger=_quiet())
 
 
 def _reported(config: Config) -> dict[str, object]:

@@ -38,8 +38,14 @@ class Settings(BaseSettings):
     @classmethod
     def environment_names(cls) -> set[str]:
         """The names in the environment that this class reads."""
-        prefix = cls.model_config.get("env_prefix", "")
-        return {str(field.validation_alias or prefix + name).upper() for name, field in cls.model_fields.items()}
+        return {cls._environment_name(name) for name in cls.model_fields}
+
+    @classmethod
+    def _environment_name(cls, name: str) -> str:
+        """The name in the environment of a field, which pydantic calls by its own name where the value is a default."""
+        field = cls.model_fields.get(name)
+        alias = field.validation_alias if field else name
+        return str(alias or cls.model_config.get("env_prefix", "") + name).upper()
 
     @classmethod
     def load(cls) -> Self:
@@ -51,16 +57,13 @@ class Settings(BaseSettings):
         try:
             settings = cls()
         except ValidationError as error:
-            problems += [_sentence(prefix, e["loc"], e["msg"]) for e in error.errors()]
+            problems += [
+                f"{cls._environment_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')} (see .env.example)"
+                for e in error.errors()
+            ]
         if problems:
             _refuse(problems)
         return settings
-
-
-def _sentence(prefix: str, loc: tuple[int | str, ...], message: str) -> str:
-    field = str(loc[0]) if loc else ""
-    name = field if field.isupper() else f"{prefix}{field}".upper()
-    return f"{name}: {message} (see .env.example)"
 
 
 def _refuse(problems: list[str]) -> NoReturn:

@@ -27,7 +27,8 @@ def running(place: Place, programs: list[Program]) -> Table:
             program.url or ", ".join(f"{what} {place.env[setting]}" for what, setting in program.ports.items()),
             program.login or "",
         )
-    table.caption = f"Write key for sending events: {place.env['HEADRACE_WRITE_KEY']}"
+    key = place.env["HEADRACE_WRITE_KEY"]
+    table.caption = f"Write key for sending events: {key}" if key else "`bin/headrace keys make --source NAME` makes a write key"
     table.caption_justify = "left"
     return table
 

@@ -28,12 +28,14 @@ class CollectorProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COLLECTOR_")} | {
             "BIND_HOST": "127.0.0.1",
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "HEADRACE_PROFILE": "development",
             "HEADRACE_WRITE_KEY": KEY,
             "SCHEMAS_DIR": str(ROOT / "schemas"),
             "COLLECTOR_REST_PORT": str(rest),
             "COLLECTOR_GRPC_PORT": str(grpc),
             "COLLECTOR_PSEUDONYM_KEY": "a secret of the tests",
             "COLLECTOR_CORS_ORIGINS": "http://shop.example",
+            "COLLECTOR_KEYS_FILE": str(log.parent / "keys.json"),
             **settings,
         }
         self.log = log

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from headrace import dead_letter
 from headrace.batch import Limits, RejectLimit
 from headrace.dead_letter import Invalid, Reason, Unavailable
-from headrace.kafka import consumer_config, producer_config
+from headrace.kafka import PLAINTEXT, consumer_config, producer_config
 from headrace.messages import Message, Rejected
 from headrace.progress import GroupProgress
 from headrace.runner import Runner
@@ -51,7 +51,7 @@ class Running:
     def __init__(self, ours: Topics, stage: Told, seconds: float, config: dict[str, int]) -> None:
         self.stop = threading.Event()
         self.group = f"{ours.prefix}group"
-        consumer = Consumer(consumer_config(bootstrap(), self.group, session_timeout_ms=6000, **config))
+        consumer = Consumer(consumer_config(bootstrap(), self.group, security=PLAINTEXT, session_timeout_ms=6000, **config))
         producer = Producer(producer_config(bootstrap()))
         runner = Runner(
             service="test",

@@ -130,7 +130,7 @@ def test_any_compressed_bytes_are_answered(body: bytes, encoding: str) -> None:
 def test_openapi_names_every_route() -> None:
     document = msgspec.json.decode(openapi.DOCUMENT)
     rest = Rest.__new__(Rest)
-    Rest.__init__(rest, None, max_body=1, origins=[])  # type: ignore[arg-type]
+    Rest.__init__(rest, None, max_body=1)  # type: ignore[arg-type]
     assert set(document["paths"]) == {*_POSTS, *rest._gets}
     for path in document["paths"]:
         assert path.encode() in openapi.PAGE

@@ -10,6 +10,8 @@ from runtime.component import Place
 from runtime.envfile import resolved, with_secrets
 from runtime.migrations import database_url
 from runtime.servers import airflow, trino
+from runtime.services import Services
+from runtime.tables import running
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -28,10 +30,19 @@ def test_jdbc_takes_user_and_password_apart_and_unquotes_them() -> None:
     }
 
 
+def test_what_uses_the_ready_made_key_is_not_in_production(place: Place) -> None:
+    production = Place(root=ROOT, env={**place.env, "HEADRACE_PROFILE": "production", "HEADRACE_WRITE_KEY": ""})
+    everything, there = ([program.name for program in Services().programs(one)] for one in (place, production))
+    assert [name for name in everything if name not in there] == ["shop", "cdnow-replay"]
+    assert running(place, []).caption == f"Write key for sending events: {place.env['HEADRACE_WRITE_KEY']}"
+    assert running(production, []).caption == "`bin/headrace keys make --source NAME` makes a write key"
+
+
 def test_trino_s_files_hold_no_secret(place: Place) -> None:
     trino.Trino().configure(place)
     text = "".join(path.read_text() for path in place.conf("trino").rglob("*.*") if path.is_file())
-    secrets = [value for key, value in place.env.items() if "PASSWORD" in key or "SECRET" in key]
+    secrets = [value for key, value in place.env.items() if value and ("PASSWORD" in key or "SECRET" in key)]
+    assert secrets
     assert "${ENV:S3_SECRET_KEY}" in text
     assert not [secret for secret in secrets if secret in text]
 

@@ -192,7 +192,7 @@ class Rest:
             ("access-control-allow-origin", origin),
             ("access-control-allow-credentials", "true"),  # sendBeacon always sends in credentials mode
             ("access-control-allow-methods", "POST, OPTIONS"),
-            ("access-control-allow-headers", "authorization, content-type, content-encoding"),
+            ("access-control-allow-headers", "authorization, content-type, content-encoding, anonymousid"),
             ("access-control-expose-headers", "retry-after"),
             ("access-control-max-age", "600"),
             ("vary", "origin"),

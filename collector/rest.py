@@ -10,10 +10,12 @@ import msgspec
 import prometheus_client
 import structlog
 
-from collector import cloudevents, metrics, openapi, segment
+from collector import cloudevents, metrics, openapi, otlp, segment
 from collector.accept import SentEvent, TooMany, Unreadable
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
+from collector.otlp import answer as otlp_answer
+from collector.otlp import events as otlp_events
 from collector.reading import Texts, read_batch, read_one
 from collector.senders import Key, write_key_of
 from headrace.dead_letter import Invalid, Reason, Unavailable
@@ -27,7 +29,8 @@ Events = tuple[list[SentEvent | Unreadable], Texts]
 BATCH = "/v1/batch"
 EVENTS = "/v1/events"
 _CALLS = {f"/v1/{call}": call for call in segment.CALLS}
-_POSTS = {BATCH, EVENTS, *_CALLS}
+_POSTS = {BATCH, EVENTS, otlp.PATH, *_CALLS}
+_PROTOCOLS = {EVENTS: "cloudevents", otlp.PATH: "otlp"}  # every other path is Segment's
 
 _JSON_TYPES = {"", "application/json", "text/json", "text/plain"}  # sendBeacon sends text as text/plain
 _ONE_EVENT = "application/cloudevents+json"
@@ -91,6 +94,9 @@ class Rest:
         except Exception:
             _log.exception("a request could not be served", path=scope["path"])
             answer = Refused(500, "internal", "the collector failed: send it again").answer
+        if scope["path"] == otlp.PATH and answer.body:
+            body, media_type = otlp_answer.in_form(answer.status, answer.body, headers.get("content-type", ""))
+            answer = answer._replace(body=body, media_type=media_type)
         await _respond(answer, self._cors(headers), send)
         if scope["path"] in _POSTS:
             metrics.requests("rest", answer.status).inc()
@@ -115,7 +121,7 @@ class Rest:
     async def _post(self, path: str, scope: Scope, headers: dict[str, str], receive: Receive) -> Answer:
         presented = self._presented(scope, headers)
         key = self._intake.senders.known(presented)
-        if key is None and (presented is not None or path == EVENTS):
+        if key is None and (presented is not None or path in _PROTOCOLS):
             raise _unauthorized()
         media_type = _media_type(path, headers.get("content-type", ""))
         body = await self._body(headers, receive)
@@ -123,9 +129,8 @@ class Rest:
             key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
             if key is None:
                 raise _unauthorized()
-        protocol = "cloudevents" if path == EVENTS else "segment"
         client = scope.get("client")
-        sending = self._intake.sending(protocol, key, client[0] if client else None, headers.get("user-agent"))
+        sending = self._intake.sending(_PROTOCOLS.get(path, "segment"), key, client[0] if client else None, headers.get("user-agent"))
         try:
             body = self._inflated(body, headers)
             outcome = self._intake.judge(*self._read(path, media_type, body, headers, key), sending)
@@ -175,6 +180,8 @@ class Rest:
 
     def _read(self, path: str, media_type: str, body: bytes, headers: dict[str, str], key: Key) -> Events:
         limits = self._intake.limits
+        if path == otlp.PATH:
+            return otlp_events.read(body, media_type, self._intake.registry, limits)
         if path != EVENTS:
             form = segment.form(key.source, self._intake.registry, _CALLS.get(path))
             return read_batch(body, form, limits) if path == BATCH else read_one(body, form, limits)
@@ -223,11 +230,13 @@ def _media_type(path: str, content_type: str) -> str:
     """The media type of the body, without parameters. Raises Refused where it is none of JSON."""
     given, *parameters = content_type.lower().split(";")
     name = given.strip()
+    if path == otlp.PATH and name not in (otlp.PROTOBUF, otlp.JSON):
+        raise Refused(415, "unsupported_media_type", f"content type {name[:100]!r} is not supported: send {otlp.PROTOBUF} or {otlp.JSON}")
     for parameter in parameters:
         attribute, _, value = parameter.strip().partition("=")
         if attribute == "charset" and value.strip('" ') not in ("utf-8", "utf8", "us-ascii"):
             raise Refused(415, "unsupported_media_type", f"charset {value[:30]} is not supported: JSON is UTF-8")
-    known = name in _JSON_TYPES or (path == EVENTS and (name.endswith("+json")))
+    known = path == otlp.PATH or name in _JSON_TYPES or (path == EVENTS and (name.endswith("+json")))
     if not known:
         wanted = f"application/json, {_ONE_EVENT} or {_MANY_EVENTS}" if path == EVENTS else "application/json"
         raise Refused(415, "unsupported_media_type", f"content type {name[:100]!r} is not supported: send {wanted}")

@@ -14,9 +14,10 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from collector.accept import Limits
-from collector.otlp.record import Cut, Record, members, number
+from collector.otlp.record import Cut, Record, members
 from collector.reading import check_count
 from headrace.dead_letter import Invalid, Reason
+from headrace.protobuf import number
 
 _Field = descriptor_pb2.FieldDescriptorProto
 

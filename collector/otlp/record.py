@@ -36,10 +36,3 @@ def members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             raise Invalid(Reason.MALFORMED, f"the attribute {key[:50]!r} comes twice")
         found[key] = value
     return found
-
-
-def number(value: float) -> float | str:
-    """A double as JSON can hold it: what is no number is the text that the JSON mapping of protobuf has for it."""
-    if value - value == 0:
-        return value
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - only NaN differs from itself

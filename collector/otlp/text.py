@@ -11,9 +11,10 @@ import msgspec
 
 from collector import jsontext
 from collector.accept import Limits
-from collector.otlp.record import Cut, Record, members, number
+from collector.otlp.record import Cut, Record, members
 from collector.reading import check_count
 from headrace.dead_letter import Invalid, Reason
+from headrace.protobuf import number
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

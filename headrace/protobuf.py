@@ -93,7 +93,9 @@ def _compiled(folder: Path, paths: list[Path]) -> descriptor_pool.DescriptorPool
         options = [f"-I{folder}", "--include_imports", f"--descriptor_set_out={out.name}"]
         done = subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options, *map(str, paths)], capture_output=True, check=False)
         if done.returncode:
-            raise PlanError(done.stderr.decode(errors="replace").strip().splitlines() or [f"{folder}: protoc failed: {done.returncode}"])
+            said = done.stderr.decode(errors="replace").splitlines()
+            about = [line for line in said if line.startswith(str(folder)) and ": warning: " not in line]
+            raise PlanError(about or said or [f"{folder}: protoc ended with {done.returncode}"])
         files = descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes()).file
     pool = descriptor_pool.DescriptorPool()
     for file in files:

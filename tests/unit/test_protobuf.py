@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 import pytest
 from google.protobuf import any_pb2, json_format, message_factory
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.dead_letter import Invalid, Reason
 from headrace.protobuf import Messages
@@ -156,6 +158,35 @@ def test_each_mistake_is_a_sentence(tmp_path: Path, old: str, new: str, says: st
         load(tmp_path, PROTO.replace(old, new, 1))
     assert any(says in problem for problem in caught.value.problems), caught.value.problems
     assert all(str(tmp_path) in problem for problem in caught.value.problems)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Messages:
+    return load(tmp_path_factory.mktemp("schemas"))
+
+
+@given(st.binary(max_size=100) | st.binary(max_size=12).map(lambda inner: b"\x4a" + bytes([len(inner)]) + inner))
+def test_any_bytes_are_json_or_refused(shared: Messages, value: bytes) -> None:
+    try:
+        _, data = shared.read(URL, value)
+    except Invalid:
+        return
+    assert isinstance(orjson.loads(data), dict)
+
+
+def test_items_inside_items_inside_items(shared: Messages) -> None:
+    value = b""
+    for _ in range(90):
+        value = b"\x12" + _length(value) + value
+    assert shared.read(URL, b"\x4a" + _length(value) + value)[1].count(b'"inner"') == 90
+    for _ in range(20):  # more than a hundred are too much for protobuf itself; `accept` takes 32
+        value = b"\x12" + _length(value) + value
+    with pytest.raises(Invalid):
+        shared.read(URL, b"\x4a" + _length(value) + value)
+
+
+def _length(value: bytes) -> bytes:
+    return bytes([len(value)]) if len(value) < 128 else bytes([len(value) & 127 | 128, len(value) >> 7])
 
 
 def test_a_proto_needs_its_schema(tmp_path: Path) -> None:

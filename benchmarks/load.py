@@ -12,6 +12,7 @@ from typing import NamedTuple
 import grpc.aio
 
 from benchmarks import tools
+from tests.collector_real_kafka import ROOT
 
 _LUA = """
 local bodies, n = {}, 0
@@ -24,7 +25,7 @@ init = function(args)
 end
 request = function() n = n %% #bodies + 1; return bodies[n] end
 """
-_PROTO = tools.ROOT / "schemas" / "collector" / "v1" / "collector.proto"
+_PROTO = ROOT / "schemas" / "collector" / "v1" / "collector.proto"
 _WINDOW = 4  # requests of a stream that wait for their acknowledgement
 
 
@@ -62,7 +63,18 @@ def grpc_calls(target: str, method: str, key: str, request: bytes, concurrency: 
     """Call a unary method Raises RuntimeError where a call failed."""
     file = folder / "request.bin"
     file.write_bytes(request)
-    command = [str(tools.ghz()), "--insecure", "--proto", str(_PROTO), "--call", method, "-B", str(file), "-m", json.dumps({"authorization": f"Bearer {key}"})]
+    command = [
+        str(tools.ghz()),
+        "--insecure",
+        "--proto",
+        str(_PROTO),
+        "--call",
+        method,
+        "-B",
+        str(file),
+        "-m",
+        json.dumps({"authorization": f"Bearer {key}"}),
+    ]
     command += ["-c", str(concurrency), "--connections", str(min(concurrency, 8)), "-z", f"{seconds}s", "--duration-stop", "wait"]
     done = subprocess.run([*command, "-O", "json", target], capture_output=True, text=True, check=False)
     if done.returncode:

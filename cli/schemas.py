@@ -7,6 +7,7 @@ import typer
 
 from cli import examples
 from cli.context import ROOT, out
+from headrace.protobuf import Messages
 from headrace.registry import PlanError, Registry
 
 app = typer.Typer(no_args_is_help=True, help="The tracking plan, its schemas and their examples.")
@@ -35,4 +36,9 @@ def problems(folder: Path) -> tuple[list[str], Registry | None]:
         registry = Registry.load(folder)
     except PlanError as error:
         return error.problems, None
-    return list(examples.problems(folder, registry)), registry
+    found = list(examples.problems(folder, registry))
+    try:
+        Messages.load(folder, registry.schemas)
+    except PlanError as error:
+        found += error.problems
+    return found, registry

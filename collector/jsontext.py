@@ -13,6 +13,7 @@ from headrace.dead_letter import Invalid, Reason
 
 _NESTED = (dict, list)
 _is_plain = str.isidentifier
+_is_dotted = re.compile(r"\w+(?:\.\w+)+").fullmatch  # as OpenTelemetry names its attributes
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _REPLACEMENT = rb"\ufffd"
@@ -79,7 +80,12 @@ def _surely_fine(text: bytes, value: dict[str, Any]) -> bool:
 
 
 def _count_plain_keys(value: Any) -> int:
-    count, inner = (0, value) if type(value) is list else (sum(map(_is_plain, value)), value.values())
+    if type(value) is list:
+        count, inner = 0, value
+    else:
+        count, inner = sum(map(_is_plain, value)), value.values()
+        if count < len(value):
+            count += sum(1 for key in value if _is_dotted(key))
     for one in inner:
         if type(one) in _NESTED:
             count += _count_plain_keys(one)

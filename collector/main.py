@@ -10,7 +10,7 @@ import grpc
 import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from collector import fast
 from collector.accept import Limits
@@ -27,6 +27,7 @@ from collector.tls import rpc_credentials, server_context
 from collector.v1 import collector_pb2
 from collector.v1.collector_pb2_grpc import add_CollectorServicer_to_server
 from headrace.observability import set_up_logging
+from headrace.protobuf import Messages
 from headrace.registry import PlanError, Registry
 
 _BACKLOG = 2048  # connections that wait to be taken
@@ -35,7 +36,7 @@ _GRACE = 5.0  # seconds that requests get, over Kafka's deadline, when the colle
 _log = structlog.get_logger()
 
 
-async def serve(settings: CollectorSettings, registry: Registry) -> None:
+async def serve(settings: CollectorSettings, registry: Registry, messages: Messages) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight and return. Raises OSError where a port is taken."""
     outbox = Outbox(
         settings.kafka_bootstrap_servers,
@@ -56,7 +57,7 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
     intake = Intake(registry, limits, senders, outbox, _fast(settings.native, registry, limits))
 
     rest, listener = _rest(settings, intake)
-    rpc, status = _rpc(settings, intake)
+    rpc, status = _rpc(settings, intake, messages)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -109,13 +110,14 @@ def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.s
     return Server(app.answer, bounds, server_context(*settings.tls) if settings.tls else None), listener
 
 
-def _rpc(settings: CollectorSettings, intake: Intake) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 0)])
-    add_CollectorServicer_to_server(Rpc(intake), server)
+def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", settings.max_request_bytes), ("grpc.so_reuseport", 0)])
+    add_CollectorServicer_to_server(Rpc(intake, messages), server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     services = (collector_pb2.DESCRIPTOR.services_by_name["Collector"].full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(services, server)
+    messages.serve(collector_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+    reflection.enable_server_reflection(services, server, messages.pool)
     where = f"{settings.bind_host}:{settings.grpc_port}"
     try:
         server.add_secure_port(where, rpc_credentials(*settings.tls)) if settings.tls else server.add_insecure_port(where)
@@ -146,9 +148,10 @@ def main() -> None:
     set_up_logging("collector", settings.log_level, settings.log_format)
     try:
         registry = Registry.load(settings.schemas_dir)
+        messages = Messages.load(settings.schemas_dir, registry.schemas)
         _quieten_gc()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, registry))
+            runner.run(serve(settings, registry, messages))
     except PlanError as error:
         sys.exit(f"collector: the tracking plan cannot be used:\n{error}")
     except (OSError, fast.NotBuilt) as error:

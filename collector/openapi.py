@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from collector import otlp
 from collector.segment import CALLS
 from headrace.dead_letter import Reason
 
@@ -34,6 +35,15 @@ _OBJECT: Json = {"type": ["object", "null"]}
 _TEXT: Json = {"type": ["string", "null"]}
 _TIME: Json = {"type": ["string", "null"], "description": "RFC 3339 with a time zone"}
 
+_OTLP_ANSWERS: Json = {
+    "200": _answer("Durable. Records that were refused are counted in `partialSuccess`.", "LogsTaken"),
+    **{
+        status: _answer(of["description"], "RpcStatus") | ({"headers": of["headers"]} if "headers" in of else {})
+        for status, of in _ANSWERS.items()
+        if status != "200"
+    },
+}
+
 _SCHEMAS: Json = {
     "Taken": {
         "type": "object",
@@ -57,6 +67,28 @@ _SCHEMAS: Json = {
         "type": "object",
         "required": ["code", "message"],
         "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+    },
+    "RpcStatus": {
+        "type": "object",
+        "description": "google.rpc.Status",
+        "required": ["code", "message"],
+        "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+    },
+    "LogsTaken": {
+        "type": "object",
+        "description": "opentelemetry.proto.collector.logs.v1.ExportLogsServiceResponse",
+        "properties": {
+            "partialSuccess": {
+                "type": "object",
+                "properties": {"rejectedLogRecords": {"type": "string", "description": "How many."}, "errorMessage": {"type": "string"}},
+            },
+        },
+    },
+    "Logs": {
+        "type": "object",
+        "description": "opentelemetry.proto.collector.logs.v1.ExportLogsServiceRequest",
+        "required": ["resourceLogs"],
+        "properties": {"resourceLogs": {"type": "array", "items": {"type": "object"}}},
     },
     "Status": {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}},
     "CloudEvent": {
@@ -103,9 +135,9 @@ _SCHEMAS: Json = {
 }
 
 
-def _post(summary: str, tag: str, **media_types: Json) -> Json:
+def _post(summary: str, tag: str, answers: Json = _ANSWERS, **media_types: Json) -> Json:
     content = {name: {"schema": schema} for name, schema in media_types.items()}
-    return {"post": {"summary": summary, "tags": [tag], "requestBody": {"required": True, "content": content}, "responses": _ANSWERS}}
+    return {"post": {"summary": summary, "tags": [tag], "requestBody": {"required": True, "content": content}, "responses": answers}}
 
 
 def _get(summary: str, media_type: str, responses: Json | None = None) -> Json:
@@ -132,6 +164,12 @@ _PATHS: Json = {
     ),
     "/v1/batch": _post("Calls of a Segment or RudderStack SDK", "Segment", **dict.fromkeys(_PLAIN, _ref("Batch"))),
     **{f"/v1/{call}": _post(f"One {call} call", "Segment", **dict.fromkeys(_PLAIN, _ref("Call"))) for call in CALLS},
+    otlp.PATH: _post(
+        "Log records of an OpenTelemetry exporter (OTLP/HTTP); the answer is in the encoding of the request",
+        "OpenTelemetry",
+        _OTLP_ANSWERS,
+        **{otlp.JSON: _ref("Logs"), otlp.PROTOBUF: {"type": "string", "format": "binary"}},
+    ),
     "/healthz": _get("Alive", "application/json", {"200": _answer("The process runs.", "Status")}),
     "/readyz": _get(
         "Ready", "application/json", {"200": _answer("Kafka can take events now.", "Status"), "503": _answer("It cannot.", "Error")}

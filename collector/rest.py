@@ -9,12 +9,14 @@ import msgspec
 import prometheus_client
 import structlog
 
-from collector import cloudevents, metrics, openapi, segment
+from collector import cloudevents, metrics, openapi, otlp, segment
 from collector.accept import Outcome, Sending, TooMany, accept
 from collector.fast import judge_batch, judge_one
 from collector.http import Answer, Request, error
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
+from collector.otlp import answer as otlp_answer
+from collector.otlp import events as otlp_events
 from collector.quota import OverQuota
 from collector.senders import Key, write_key_of
 from headrace.dead_letter import Invalid, Reason, Unavailable
@@ -22,7 +24,8 @@ from headrace.dead_letter import Invalid, Reason, Unavailable
 BATCH = "/v1/batch"
 EVENTS = "/v1/events"
 _CALLS = {f"/v1/{call}": call for call in segment.CALLS}
-_POSTS = {BATCH, EVENTS, *_CALLS}
+_POSTS = {BATCH, EVENTS, otlp.PATH, *_CALLS}
+_PROTOCOLS = {EVENTS: "cloudevents", otlp.PATH: "otlp"}  # every other path is Segment's
 
 _JSON_TYPES = {"", "application/json", "text/json", "text/plain"}  # sendBeacon sends text as text/plain
 _ONE_EVENT = "application/cloudevents+json"
@@ -68,6 +71,9 @@ class Rest:
         except Exception:
             _log.exception("a request could not be served", path=request.path)
             answer = error(500, "internal", "the collector failed: send it again")
+        if request.path == otlp.PATH and answer.body:
+            body, media_type = otlp_answer.in_form(answer.status, answer.body, request.headers.get("content-type", ""))
+            answer = answer._replace(body=body, media_type=media_type)
         if request.path in _POSTS:
             metrics.requests("rest", answer.status).inc()
             metrics.latency("rest").observe(time.perf_counter() - started)
@@ -95,7 +101,7 @@ class Rest:
         path, headers, body = request.path, request.headers, request.body
         presented = self._presented(request)
         key = self._intake.senders.known(presented)
-        if key is None and (presented is not None or path == EVENTS):
+        if key is None and (presented is not None or path in _PROTOCOLS):
             raise _unauthorized()
         media_type = _media_type(path, headers.get("content-type", ""))
         if key is None:  # a beacon of an SDK: its key is in the body
@@ -107,8 +113,7 @@ class Rest:
                 raise _unauthorized()
         if not key.lets(headers.get("origin")):
             raise Refused(403, "origin_not_allowed", "this write key may not be used on pages of this origin: see `headrace keys`")
-        protocol = "cloudevents" if path == EVENTS else "segment"
-        sending = self._intake.sending(protocol, key, request.client, headers.get("user-agent"))
+        sending = self._intake.sending(_PROTOCOLS.get(path, "segment"), key, request.client, headers.get("user-agent"))
         try:
             if "content-encoding" in headers:
                 body = self._inflated(body, headers)
@@ -144,6 +149,8 @@ class Rest:
     def _judged(self, request: Request, media_type: str, key: Key, sending: Sending) -> Outcome:
         """What becomes of the events of `request`, whose body is inflated."""
         fast, path, body = self._intake.fast, request.path, request.body
+        if path == otlp.PATH:
+            return accept(*otlp_events.read(body, media_type, self._intake.registry, sending.limits), sending)
         if path != EVENTS:
             form = segment.form(key.source, self._intake.registry, _CALLS.get(path))
             return (judge_batch if path == BATCH else judge_one)(body, form, sending, fast)
@@ -161,7 +168,7 @@ class Rest:
             ("access-control-allow-origin", origin),
             ("access-control-allow-credentials", "true"),  # sendBeacon always sends in credentials mode
             ("access-control-allow-methods", "POST, OPTIONS"),
-            ("access-control-allow-headers", "authorization, content-type, content-encoding"),
+            ("access-control-allow-headers", "authorization, content-type, content-encoding, anonymousid"),
             ("access-control-expose-headers", "retry-after"),
             ("access-control-max-age", "600"),
             ("vary", "origin"),
@@ -194,11 +201,13 @@ def _media_type(path: str, content_type: str) -> str:
     """The media type of the body, without parameters. Raises Refused where it is none of JSON."""
     given, *parameters = content_type.lower().split(";")
     name = given.strip()
+    if path == otlp.PATH and name not in (otlp.PROTOBUF, otlp.JSON):
+        raise Refused(415, "unsupported_media_type", f"content type {name[:100]!r} is not supported: send {otlp.PROTOBUF} or {otlp.JSON}")
     for parameter in parameters:
         attribute, _, value = parameter.strip().partition("=")
         if attribute == "charset" and value.strip('" ') not in ("utf-8", "utf8", "us-ascii"):
             raise Refused(415, "unsupported_media_type", f"charset {value[:30]} is not supported: JSON is UTF-8")
-    known = name in _JSON_TYPES or (path == EVENTS and (name.endswith("+json")))
+    known = path == otlp.PATH or name in _JSON_TYPES or (path == EVENTS and (name.endswith("+json")))
     if not known:
         wanted = f"application/json, {_ONE_EVENT} or {_MANY_EVENTS}" if path == EVENTS else "application/json"
         raise Refused(415, "unsupported_media_type", f"content type {name[:100]!r} is not supported: send {wanted}")

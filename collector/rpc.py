@@ -18,6 +18,7 @@ from collector.senders import Key, write_key_of
 from collector.v1 import collector_pb2 as pb
 from collector.v1.collector_pb2_grpc import CollectorServicer
 from headrace.dead_letter import Invalid, Reason, Unavailable
+from headrace.protobuf import Messages
 
 SERVICE = "headrace.collector.v1.Collector"
 
@@ -31,8 +32,9 @@ _NO_TRAILER: tuple[tuple[str, str], ...] = ()
 class Rpc(CollectorServicer):
     """The methods of `headrace.collector.v1.Collector`."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, messages: Messages) -> None:
         self._intake = intake
+        self._messages = messages
 
     async def Publish(self, request: pb.PublishRequest, context: Context) -> pb.PublishReply:
         """One batch."""
@@ -62,7 +64,7 @@ class Rpc(CollectorServicer):
         try:
             check_count(len(request.events), self._intake.limits)
             self._intake.charge(key, len(request.events), request.ByteSize())
-            sent = [event_of(one, self._intake.limits.event_bytes) for one in request.events]
+            sent = [event_of(one, self._intake.limits.event_bytes, self._messages) for one in request.events]
             outcome = accept(sent, lambda: [one.SerializeToString() for one in request.events], sending)
             return _reply(await self._intake.take(outcome, sending))
         except TooMany as error:
@@ -80,8 +82,8 @@ class Rpc(CollectorServicer):
         await context.abort(code, problem, trailer)
 
 
-def event_of(one: pb.Event, max_bytes: int) -> SentEvent | Unreadable:
-    """What a message of gRPC says, or why it is too large."""
+def event_of(one: pb.Event, max_bytes: int, messages: Messages) -> SentEvent | Unreadable:
+    """What a message of gRPC says, or why it cannot be read."""
     event = SentEvent(
         id=one.id,
         source=one.source,
@@ -92,7 +94,23 @@ def event_of(one: pb.Event, max_bytes: int) -> SentEvent | Unreadable:
     )
     if one.ByteSize() > max_bytes:
         return Unreadable(Invalid(Reason.TOO_LARGE, f"the event has {one.ByteSize()} bytes: at most {max_bytes} are allowed"), event)
+    if one.WhichOneof("data") == "message":
+        return _of_message(event, one, max_bytes, messages)
     event.data = msgspec.Raw(one.json.strip())
+    return event
+
+
+def _of_message(event: SentEvent, one: pb.Event, max_bytes: int, messages: Messages) -> SentEvent | Unreadable:
+    """`event` with the message of `one` as its data. Its schema is that of the message, which must not say otherwise."""
+    try:
+        ref, data = messages.read(one.message.type_url, one.message.value)
+    except Invalid as problem:
+        return Unreadable(problem, event)
+    if event.dataschema not in (None, ref):
+        return Unreadable(Invalid(Reason.INVALID_ATTRIBUTE, f"dataschema is {event.dataschema[:100]!r}, the message is of {ref}"), event)
+    if len(data) > max_bytes:
+        return Unreadable(Invalid(Reason.TOO_LARGE, f"data has {len(data)} bytes as JSON: at most {max_bytes} are allowed"), event)
+    event.dataschema, event.data = ref, msgspec.Raw(data)
     return event
 
 

@@ -1,8 +1,8 @@
 """The wire format of Segment and RudderStack: what their SDKs call track, identify, page, screen, group and alias. Pure.
 
 `messageId` becomes `id`; `userId`, else `anonymousId`, `subject`; `properties` or `traits` `data`; `timestamp`, else
-`originalTimestamp`, `time`.
-`context` and `integrations` are not kept.
+`originalTimestamp`, `time`. RudderStack's SDKs put the traits of an identify call into `context`; nothing else of it is kept, and
+nothing of `integrations`.
 """
 
 import re
@@ -34,6 +34,7 @@ class Call(msgspec.Struct):
     event: str | None = None
     properties: msgspec.Raw = msgspec.Raw(b"")
     traits: msgspec.Raw = msgspec.Raw(b"")
+    context: msgspec.Raw = msgspec.Raw(b"")
     name: str | None = None
     category: str | None = None
     groupId: str | int | None = None
@@ -52,12 +53,18 @@ class _Key(msgspec.Struct):
     writeKey: str | None = None
 
 
+class _Context(msgspec.Struct):
+    traits: msgspec.Raw = msgspec.Raw(b"")
+
+
+_ABSENT = (b"", b"null")
 _MEMBERS = {"id": "messageId", "type": "event", "time": "timestamp", "subject": "userId"}
 
 _calls = msgspec.json.Decoder(_Batch)
 _raw_calls = msgspec.json.Decoder(_RawBatch)
 _call = msgspec.json.Decoder(Call)
 _key = msgspec.json.Decoder(_Key)
+_context = msgspec.json.Decoder(_Context)
 
 
 @cache
@@ -113,7 +120,9 @@ def _type_named(name: str, registry: Registry) -> str:
 def _data(kind: str, call: Call) -> msgspec.Raw:
     """The call's properties or traits, with those members of the call that say what it is about."""
     given = call.traits if kind in ("identify", "group") else call.properties
-    raw = msgspec.Raw(b"{}") if bytes(given) in (b"", b"null") else given
+    if kind == "identify" and bytes(given) in _ABSENT:
+        given = _traits_of(call.context)
+    raw = msgspec.Raw(b"{}") if bytes(given) in _ABSENT else given
     about: dict[str, Any] = {}
     if kind in ("page", "screen"):
         about = {"name": call.name, "category": call.category}
@@ -123,6 +132,14 @@ def _data(kind: str, call: Call) -> msgspec.Raw:
         about = {"previous_id": _text(call.previousId)}
     about = {member: value for member, value in about.items() if value is not None}
     return _joined(about, raw) if about else raw
+
+
+def _traits_of(context: msgspec.Raw) -> msgspec.Raw:
+    """The traits in a call's context; absent where that is no object, for the context does not matter otherwise."""
+    try:
+        return _context.decode(context).traits if bytes(context) not in _ABSENT else msgspec.Raw(b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.Raw(b"")
 
 
 def _joined(about: dict[str, Any], raw: msgspec.Raw) -> msgspec.Raw:

@@ -15,7 +15,7 @@ class Receipt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """What the server knows of the sending. No client can set any of it."""
 
     collector_id: str
-    protocol: str  # "segment", "cloudevents" or "grpc"
+    protocol: str  # "segment", "cloudevents", "otlp" or "grpc"
     key_id: str | None = None
     client: str | None = None  # keyed hash of the client's address
     user_agent: str | None = None

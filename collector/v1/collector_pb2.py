@@ -22,23 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ollector/v1/collector.proto\x12\x15headrace.collector.v1\"|\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0c\n\x04time\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x12\n\ndataschema\x18\x06 \x01(\t\x12\x0e\n\x04json\x18\x07 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\">\n\x0ePublishRequest\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.headrace.collector.v1.Event\"S\n\x0cPublishReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x31\n\x08rejected\x18\x02 \x03(\x0b\x32\x1f.headrace.collector.v1.Rejected\"E\n\x08Rejected\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t2\xc3\x01\n\tCollector\x12U\n\x07Publish\x12%.headrace.collector.v1.PublishRequest\x1a#.headrace.collector.v1.PublishReply\x12_\n\rPublishStream\x12%.headrace.collector.v1.PublishRequest\x1a#.headrace.collector.v1.PublishReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63ollector/v1/collector.proto\x12\x15headrace.collector.v1\x1a\x19google/protobuf/any.proto\"\xa5\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0c\n\x04time\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x12\n\ndataschema\x18\x06 \x01(\t\x12\x0e\n\x04json\x18\x07 \x01(\x0cH\x00\x12\'\n\x07message\x18\x08 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\x06\n\x04\x64\x61ta\">\n\x0ePublishRequest\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.headrace.collector.v1.Event\"S\n\x0cPublishReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x31\n\x08rejected\x18\x02 \x03(\x0b\x32\x1f.headrace.collector.v1.Rejected\"E\n\x08Rejected\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t2\xc3\x01\n\tCollector\x12U\n\x07Publish\x12%.headrace.collector.v1.PublishRequest\x1a#.headrace.collector.v1.PublishReply\x12_\n\rPublishStream\x12%.headrace.collector.v1.PublishRequest\x1a#.headrace.collector.v1.PublishReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'collector.v1.collector_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENT']._serialized_start=55
-  _globals['_EVENT']._serialized_end=179
-  _globals['_PUBLISHREQUEST']._serialized_start=181
-  _globals['_PUBLISHREQUEST']._serialized_end=243
-  _globals['_PUBLISHREPLY']._serialized_start=245
-  _globals['_PUBLISHREPLY']._serialized_end=328
-  _globals['_REJECTED']._serialized_start=330
-  _globals['_REJECTED']._serialized_end=399
-  _globals['_COLLECTOR']._serialized_start=402
-  _globals['_COLLECTOR']._serialized_end=597
+  _globals['_EVENT']._serialized_start=83
+  _globals['_EVENT']._serialized_end=248
+  _globals['_PUBLISHREQUEST']._serialized_start=250
+  _globals['_PUBLISHREQUEST']._serialized_end=312
+  _globals['_PUBLISHREPLY']._serialized_start=314
+  _globals['_PUBLISHREPLY']._serialized_end=397
+  _globals['_REJECTED']._serialized_start=399
+  _globals['_REJECTED']._serialized_end=468
+  _globals['_COLLECTOR']._serialized_start=471
+  _globals['_COLLECTOR']._serialized_end=666
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -7,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Event(_message.Message):
-    __slots__ = ("id", "source", "type", "time", "subject", "dataschema", "json")
+    __slots__ = ("id", "source", "type", "time", "subject", "dataschema", "json", "message")
     ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +16,7 @@ class Event(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     DATASCHEMA_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
     id: str
     source: str
     type: str
@@ -22,7 +24,8 @@ class Event(_message.Message):
     subject: str
     dataschema: str
     json: bytes
-    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., type: _Optional[str] = ..., time: _Optional[str] = ..., subject: _Optional[str] = ..., dataschema: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
+    message: _any_pb2.Any
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[str] = ..., type: _Optional[str] = ..., time: _Optional[str] = ..., subject: _Optional[str] = ..., dataschema: _Optional[str] = ..., json: _Optional[bytes] = ..., message: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...
 
 class PublishRequest(_message.Message):
     __slots__ = ("events",)

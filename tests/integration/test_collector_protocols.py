@@ -6,15 +6,11 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import httpx
 import pytest
-import segment.analytics as segment_sdk
-from cloudevents.core.bindings.http import to_binary_event, to_structured_event
-from cloudevents.core.v1.event import CloudEvent
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -196,47 +192,6 @@ def test_operation(client: httpx.Client) -> None:
     assert client.get("/openapi.json").json()["openapi"] == "3.1.0"
     assert "/v1/batch" in client.get("/docs").text
     assert client.head("/docs").status_code == 200
-
-
-def test_the_segment_sdk_unmodified(server: CollectorProcess, id: str) -> None:
-    problems: list[Any] = []
-    sdk = segment_sdk.Client(KEY, host=server.rest, gzip=True, on_error=lambda error, _: problems.append(error))
-    moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
-    sdk.track(f"u-{id}", "Order Completed", {"quantity": 2, "amount_usd": 20.5}, timestamp=moment, message_id=f"track-{id}")
-    sdk.identify(f"u-{id}", {"email": "a@example.org"}, message_id=f"identify-{id}")
-    sdk.page(f"u-{id}", "Docs", "Home", {"url": "http://x/"}, message_id=f"page-{id}")
-    sdk.screen(f"u-{id}", "App", "Start", message_id=f"screen-{id}")
-    sdk.group(f"u-{id}", f"g-{id}", {"name": "Acme"}, message_id=f"group-{id}")
-    sdk.alias(f"old-{id}", f"u-{id}", message_id=f"alias-{id}")
-    sdk.flush()
-    sdk.join()
-    assert problems == []
-    types = {"track": "purchase", "identify": "identify", "page": "page_view", "screen": "screen_view", "group": "group", "alias": "alias"}
-    for call, type in types.items():
-        found = raw(server, f"{call}-{id}")
-        assert (found.type, found.source, found.subject, found.receipt.protocol) == (type, "website", f"u-{id}", "segment")
-    assert raw(server, f"track-{id}").time == "2026-01-31T12:00:00Z"
-    assert json.loads(bytes(raw(server, f"group-{id}").data)) == {"group_id": f"g-{id}", "name": "Acme"}
-
-
-def test_the_cloudevents_sdk_unmodified(server: CollectorProcess, client: httpx.Client, id: str) -> None:
-    def sdk_event(id: str) -> CloudEvent:
-        attributes = {
-            "specversion": "1.0", "id": id, "source": "https://shop.example/größe", "type": "purchase", "subject": "größe 1",
-            "time": datetime(2026, 1, 31, 12, tzinfo=UTC), "datacontenttype": "application/json",
-        }  # fmt: skip
-        return CloudEvent(attributes, {"quantity": 1, "amount_usd": 9.5})
-
-    for name, to_http in {"structured": to_structured_event, "binary": to_binary_event}.items():
-        message = to_http(sdk_event(f"{name}-{id}"))
-        answer = client.post("/v1/events", content=message.body, headers=dict(message.headers))
-        assert answer.json() == {"accepted": 1, "rejected": []}, name
-        found = raw(server, f"{name}-{id}")
-        assert (found.source, found.subject, found.time) == ("https://shop.example/größe", "größe 1", "2026-01-31T12:00:00Z")
-        assert json.loads(bytes(found.data)) == {"quantity": 1, "amount_usd": 9.5}
-    batch = b"[" + b",".join(to_structured_event(sdk_event(f"batch{n}-{id}")).body for n in range(3)) + b"]"
-    answer = client.post("/v1/events", content=batch, headers={"content-type": "application/cloudevents-batch+json"})
-    assert answer.json() == {"accepted": 3, "rejected": []}
 
 
 # ---- gRPC

@@ -197,6 +197,8 @@ def test_one_bad_event_spoils_no_other(name: str, place: int) -> None:
         (b'{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}', True),
         (b'{"a.b":1,"c d":2,"\xc3\xbc-1":{"x y":1}}', True),
         (b'{"a":"\\u0000","n":123456789012345678901234567890}', True),
+        (b'{"r":{"service.name":"x","a.b.c":[{"d.e":"\\":"}]}}', True),
+        (b'{"r":{"service.name":"x","service.name":"y"}}', False),
         (b'{"a":"x:y","a":1}', False),
         (b'{"a" :1,"a":"\\":"}', False),
         (b'{\n"a"\t:1,\n"a":2}', False),

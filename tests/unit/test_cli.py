@@ -61,6 +61,8 @@ LOGIN = "login/1-0-0.password.pass.json"
         (lambda folder: (folder / "examples" / LOGIN).unlink(), "login/1-0-0.<name>.pass.json: there is none: write an example"),
         (example(LOGIN, '{"method": "fax"}'), '1-0-0.password.pass.json: must pass, but data/method: "fax" is not one of '),
         (example(LOGIN, "{"), "1-0-0.password.pass.json: not JSON: "),
+        (lambda folder: (folder / "login" / "1-0-0.proto").write_text("message"), "login/1-0-0.proto:1:8: Expected message name."),
+        (lambda folder: (folder / "purchase" / "2-0-0.proto").write_text(""), "2-0-0.proto: there is no 2-0-0.json beside it"),
         (lambda folder: (folder / "login" / "1-0-0.json").write_text("{"), "login/1-0-0.json: not JSON: "),
     ],
 )  # fmt: skip

@@ -49,6 +49,11 @@ def event_of(outcome: Outcome) -> event.RawEvent:
         ({"type": "track", "event": "Button-Click", "properties": None}, "button_click", None, {}),
         ({"type": "track", "event": "PURCHASE", "userId": 42}, "purchase", "42", {}),
         ({"type": "identify", "userId": "u", "traits": {"email": "a@b.c"}, "properties": {"x": 1}}, "identify", "u", {"email": "a@b.c"}),
+        ({"type": "identify", "userId": "u", "context": {"traits": {"plan": "pro"}}}, "identify", "u", {"plan": "pro"}),  # RudderStack
+        ({"type": "identify", "userId": "u", "traits": {"a": 1}, "context": {"traits": {"b": 2}}}, "identify", "u", {"a": 1}),
+        ({"type": "identify", "userId": "u", "context": "odd"}, "identify", "u", {}),
+        ({"type": "identify", "userId": "u", "traits": None, "context": None}, "identify", "u", {}),
+        ({"type": "track", "event": "login", "userId": "u", "context": {"traits": {"plan": "pro"}}}, "login", "u", {}),
         ({"type": "page", "userId": "u", "properties": {"url": "http://x/"}}, "page_view", "u", {"url": "http://x/"}),
         ({"type": "page", "name": "Home", "category": "Docs", "properties": {"url": "/"}}, "page_view", None,
          {"name": "Home", "category": "Docs", "url": "/"}),

@@ -19,6 +19,7 @@ from collector.reading import Form
 from collector.v1 import collector_pb2 as pb
 from headrace import event
 from headrace.dead_letter import Invalid
+from headrace.protobuf import Messages
 from headrace.registry import Registry
 
 REGISTRY = Registry.load(Path(__file__).parents[2] / "schemas")
@@ -28,6 +29,7 @@ FREE = Sending(RECEIPT, "2026-11-21T10:00:00.000Z", REGISTRY, LIMITS)
 BOUND = FREE._replace(source="shop", types=frozenset({"purchase", "login"}))
 SEGMENT = segment.form("web site", REGISTRY)
 FAST = Fast(REGISTRY, LIMITS)
+MESSAGES = Messages.load(Path(__file__).parents[2] / "schemas", REGISTRY.schemas)
 
 EVENT: dict[str, Any] = {
     "specversion": "1.0", "id": "e1", "source": "shop", "type": "purchase", "time": "2026-01-31T12:00:00.5Z", "subject": "größe 1",
@@ -120,11 +122,11 @@ def proto(**fields: Any) -> pb.Event:
 
 
 def read(sent: bytes) -> SentEvent | Unreadable:
-    return rpc.event_of(pb.Event.FromString(sent), LIMITS.event_bytes)
+    return rpc.event_of(pb.Event.FromString(sent), LIMITS.event_bytes, MESSAGES)
 
 
 def ordinary(request: pb.PublishRequest, sending: Sending) -> Outcome:
-    sent = [rpc.event_of(one, LIMITS.event_bytes) for one in request.events]
+    sent = [rpc.event_of(one, LIMITS.event_bytes, MESSAGES) for one in request.events]
     return accept(sent, lambda: [one.SerializeToString() for one in request.events], sending)
 
 

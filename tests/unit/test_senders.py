@@ -21,9 +21,11 @@ from collector.v1 import collector_pb2 as pb
 from headrace import event, keyfile, keys
 from headrace.dead_letter import Reason
 from headrace.keys import WriteKey
+from headrace.protobuf import Messages
 from headrace.registry import Registry
 
 REGISTRY = Registry.load(Path(__file__).parents[2] / "schemas")
+MESSAGES = Messages.load(Path(__file__).parents[2] / "schemas", REGISTRY.schemas)
 NOW = "2026-11-21T10:00:00.000Z"
 LIMITS = Limits()
 
@@ -263,7 +265,7 @@ def test_grpc_events_cannot_set_what_the_server_owns(unknown: list[tuple[int, by
     message = pb.Event(id="e", source="shop", type="login", subject="u", json=data).SerializeToString()
     for number, value in unknown:
         message += varint(number << 3 | 2) + varint(len(value)) + value
-    as_if_unforged([event_of(pb.Event.FromString(message), LIMITS.event_bytes)], lambda: [message], plain(data))
+    as_if_unforged([event_of(pb.Event.FromString(message), LIMITS.event_bytes, MESSAGES)], lambda: [message], plain(data))
 
 
 def varint(number: int) -> bytes:

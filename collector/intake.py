@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from collector import metrics
 from collector.accept import Limits, Outcome, Rejection, Sending, SentEvent, Unreadable, accept, letter
+from collector.admission import Admission
 from collector.outbox import Outbox
 from collector.reading import Texts
 from collector.senders import Key, Senders
@@ -25,11 +26,12 @@ class Taken(NamedTuple):
 class Intake:
     """The collector without its protocols."""
 
-    def __init__(self, registry: Registry, limits: Limits, senders: Senders, outbox: Outbox) -> None:
+    def __init__(self, registry: Registry, limits: Limits, senders: Senders, outbox: Outbox, admission: Admission) -> None:
         self.registry = registry
         self.limits = limits
         self.senders = senders
         self.outbox = outbox
+        self.admission = admission
 
     def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None) -> Sending:
         """A request that arrives now."""
@@ -46,9 +48,10 @@ class Intake:
             metrics.rejected(protocol, rejection.letter.reason).inc()
         return Taken(accepted, outcome.rejected)
 
-    async def refuse_body(self, problem: Invalid, body: bytes, sending: Sending) -> None:
-        """Keep the bytes of a request that could not be read. Raises Unavailable."""
-        await self.take(Outcome([], [Rejection(0, letter(problem, body, sending))]), sending)
+    @staticmethod
+    def refused_body(problem: Invalid, body: bytes, sending: Sending) -> Outcome:
+        """What becomes of a request that could not be read: its bytes are one dead letter."""
+        return Outcome([], [Rejection(0, letter(problem, body, sending))])
 
     @staticmethod
     def judge(sent: Sequence[SentEvent | Unreadable], texts: Texts, sending: Sending) -> Outcome:

@@ -1,10 +1,14 @@
 """Every metric of the collector. Closed: a new one is added here, with its meaning."""
 
+import os
 from functools import cache
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
-ACCEPTED = Counter("headrace_collector_events_accepted_total", "Events that Kafka acknowledged in events.raw", ["protocol"])
+ACCEPTED = Counter(
+    "headrace_collector_events_accepted_total", "Events that are durable: in events.raw, or in the spool on the way there", ["protocol"]
+)
 REJECTED = Counter("headrace_collector_events_rejected_total", "Events that went to dead-letter.collector", ["protocol", "reason"])
 REQUESTS = Counter("headrace_collector_requests_total", "Requests answered", ["protocol", "code"])
 LATENCY = Histogram(
@@ -19,6 +23,22 @@ rejected = cache(REJECTED.labels)
 requests = cache(REQUESTS.labels)
 latency = cache(LATENCY.labels)
 
-IN_FLIGHT_BYTES = Gauge("headrace_collector_in_flight_bytes", "Bytes given to Kafka's client and not yet acknowledged")
-KAFKA_UP = Gauge("headrace_collector_kafka_up", "1 while Kafka can take events")
+IN_FLIGHT_BYTES = Gauge(
+    "headrace_collector_in_flight_bytes", "Bytes given to Kafka's client and not yet acknowledged", multiprocess_mode="livesum"
+)
+KAFKA_UP = Gauge("headrace_collector_kafka_up", "1 while Kafka can take events", multiprocess_mode="livemin")
 KAFKA_ERRORS = Counter("headrace_collector_kafka_errors_total", "Errors that Kafka's client reported", ["error"])
+SPOOL_BYTES = Gauge(
+    "headrace_collector_spool_bytes",
+    "Bytes of the spool's files: events that Kafka does not have yet, or only just",
+    multiprocess_mode="livesum",
+)
+
+
+def exposition() -> bytes:
+    """All of them as Prometheus reads them; of all workers, where there are several."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
-import prometheus_client
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from collector import cloudevents, metrics, openapi, segment
 from collector.accept import SentEvent, TooMany, Unreadable
+from collector.admission import Share
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
 from collector.reading import Texts, read_batch, read_one
@@ -26,6 +27,7 @@ Events = tuple[list[SentEvent | Unreadable], Texts]
 
 BATCH = "/v1/batch"
 EVENTS = "/v1/events"
+ADMIN = ("/metrics", "/openapi.json", "/docs")  # what can be moved to a port of its own
 _CALLS = {f"/v1/{call}": call for call in segment.CALLS}
 _POSTS = {BATCH, EVENTS, *_CALLS}
 
@@ -61,7 +63,8 @@ class Gone(Exception):
 class Rest:
     """The ASGI application. Sizes are in bytes: of a request as sent, and after decompression."""
 
-    def __init__(self, intake: Intake, *, max_request: int, max_body: int, origins: Iterable[str]) -> None:
+    def __init__(self, intake: Intake, *, max_request: int, max_body: int, origins: Iterable[str], without: Iterable[str] = ()) -> None:
+        """`without`: paths of `ADMIN` that are not served here."""
         self._intake = intake
         self._max_request = max_request
         self._max_body = max_body
@@ -73,6 +76,8 @@ class Rest:
             "/openapi.json": lambda: Answer(200, openapi.DOCUMENT),
             "/docs": lambda: Answer(200, openapi.PAGE, media_type="text/html; charset=utf-8"),
         }
+        for path in without:
+            del self._gets[path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -118,24 +123,29 @@ class Rest:
         if key is None and (presented is not None or path == EVENTS):
             raise _unauthorized()
         media_type = _media_type(path, headers.get("content-type", ""))
-        body = await self._body(headers, receive)
-        if key is None:  # a beacon of an SDK: its key is in the body
-            key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
-            if key is None:
-                raise _unauthorized()
-        protocol = "cloudevents" if path == EVENTS else "segment"
-        client = scope.get("client")
-        sending = self._intake.sending(protocol, key, client[0] if client else None, headers.get("user-agent"))
-        try:
-            body = self._inflated(body, headers)
-            outcome = self._intake.judge(*self._read(path, media_type, body, headers, key), sending)
-        except TooMany as error:
-            raise Refused(413, "too_many_events", str(error)) from None
-        except Invalid as problem:
-            await self._intake.refuse_body(problem, body, sending)
-            raise Refused(400, problem.reason, problem.detail) from None
-        del body  # it may wait for Kafka long, and it may be large
-        return _told(await self._intake.take(outcome, sending))
+        refusal = None
+        with self._intake.admission.request() as share:
+            body = await self._body(headers, receive, share)
+            if key is None:  # a beacon of an SDK: its key is in the body
+                key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
+                if key is None:
+                    raise _unauthorized()
+            protocol = "cloudevents" if path == EVENTS else "segment"
+            client = scope.get("client")
+            sending = self._intake.sending(protocol, key, client[0] if client else None, headers.get("user-agent"))
+            try:
+                body = self._inflated(body, headers)
+                outcome = self._intake.judge(*self._read(path, media_type, body, headers, key), sending)
+            except TooMany as error:
+                raise Refused(413, "too_many_events", str(error)) from None
+            except Invalid as problem:
+                outcome = self._intake.refused_body(problem, body, sending)
+                refusal = Refused(400, problem.reason, problem.detail)
+            del body  # the rest may wait for Kafka long, and the body may be large
+        taken = await self._intake.take(outcome, sending)
+        if refusal:
+            raise refusal
+        return _told(taken)
 
     @staticmethod
     def _presented(scope: Scope, headers: dict[str, str]) -> str | None:
@@ -145,7 +155,7 @@ class Rest:
         query = scope.get("query_string", b"")
         return parse_qs(query.decode("latin-1")).get("writeKey", [None])[0] if query else None
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
+    async def _body(self, headers: dict[str, str], receive: Receive, share: Share) -> bytes:
         too_long = f"the request has more than {self._max_request} bytes: send fewer events at once"
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._max_request:
@@ -159,6 +169,7 @@ class Rest:
             size += len(part)
             if size > self._max_request:
                 raise Refused(413, "too_large", too_long, ("connection", "close"))
+            share.take(len(part))
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts) if len(parts) > 1 else part
@@ -205,10 +216,10 @@ class Rest:
         problem = self._intake.outbox.problem
         if problem:
             raise Unavailable(problem)
-        return Answer(200, b'{"status":"ready"}')
+        return Answer(200, b'{"status":"spooling"}' if self._intake.outbox.spooling else b'{"status":"ready"}')
 
     def _metrics(self) -> Answer:
-        return Answer(200, prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return Answer(200, metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _told(taken: Taken) -> Answer:

@@ -56,10 +56,13 @@ class Rpc(CollectorServicer):
         sending = self._intake.sending("grpc", key, _address(context.peer()), agent if isinstance(agent, str) else None)
         code, problem = grpc.StatusCode.OK, ""
         try:
-            check_count(len(request.events), self._intake.limits)
-            sent = [_event(one, self._intake.limits.event_bytes) for one in request.events]
-            outcome = self._intake.judge(sent, lambda: [one.SerializeToString() for one in request.events], sending)
-            return _reply(await self._intake.take(outcome, sending))
+            with self._intake.admission.request() as share:  # until the answer: gRPC holds the request that long
+                share.take(request.ByteSize())
+                check_count(len(request.events), self._intake.limits)
+                sent = [_event(one, self._intake.limits.event_bytes) for one in request.events]
+                outcome = self._intake.judge(sent, lambda: [one.SerializeToString() for one in request.events], sending)
+                del sent
+                return _reply(await self._intake.take(outcome, sending))
         except TooMany as error:
             code, problem = grpc.StatusCode.INVALID_ARGUMENT, str(error)
         except Unavailable as error:

@@ -1,9 +1,9 @@
 """The collector's settings. Every one stands in .env.example."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from headrace.settings import Settings
@@ -34,3 +34,9 @@ class CollectorSettings(Settings):
     max_batch_events: int = Field(500, ge=1, le=10_000)
     max_depth: int = Field(32, ge=1, le=500)
     max_in_flight_bytes: int = Field(64_000_000, ge=1_000_000)
+    max_reading_bytes: int = Field(64_000_000, ge=1_000_000)
+    max_grpc_calls: int = Field(256, ge=1)
+    spool_dir: str = ""
+    spool_max_bytes: int = Field(1_000_000_000, ge=10_000_000)
+    workers: int = Field(1, ge=1, le=64)
+    admin_port: Annotated[int, BeforeValidator(lambda given: given or 0)] = Field(0, ge=0, le=65535)

@@ -1,4 +1,7 @@
-"""How much of requests may be in memory at a time: counted from the moment a body is read, over all connections of a worker."""
+"""How much of requests may be in process at a time, over all connections of a worker: counted from the first byte read to the answer.
+
+So what cannot be served is refused before it costs anything: neither memory, nor the work to judge it.
+"""
 
 from types import TracebackType
 from typing import Self
@@ -10,7 +13,7 @@ class Admission:
     """A number of bytes that requests in process share."""
 
     def __init__(self, max_bytes: int) -> None:
-        """`max_bytes`: of bodies, as sent, that are being read or judged, or that a protocol holds until the answer."""
+        """`max_bytes`: of bodies, as sent."""
         self._max_bytes = max_bytes
         self.bytes = 0
 

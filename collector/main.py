@@ -43,7 +43,7 @@ async def serve(settings: CollectorSettings, registry: Registry) -> None:
     )
     limits = Limits(event_bytes=settings.max_event_bytes, events=settings.max_batch_events, depth=settings.max_depth)
     senders = Senders({settings.write_key: settings.source}, _id(settings), settings.pseudonym_key)
-    intake = Intake(registry, limits, senders, outbox, Admission(settings.max_reading_bytes))
+    intake = Intake(registry, limits, senders, outbox, Admission(settings.max_held_bytes))
 
     rests = _rests(settings, intake)
     rpc, status = _rpc(settings, intake)

@@ -142,7 +142,7 @@ class Rest:
                 outcome = self._intake.refused_body(problem, body, sending)
                 refusal = Refused(400, problem.reason, problem.detail)
             del body  # the rest may wait for Kafka long, and the body may be large
-        taken = await self._intake.take(outcome, sending)
+            taken = await self._intake.take(outcome, sending)
         if refusal:
             raise refusal
         return _told(taken)
@@ -160,6 +160,8 @@ class Rest:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._max_request:
             raise Refused(413, "too_large", too_long, ("connection", "close"))
+        announced = int(length) if length.isdecimal() else 0
+        self._reserve(share, announced)  # at once: of many bodies read half, none would come to its end
         parts, size = [], 0
         while True:
             message = await receive()
@@ -169,10 +171,19 @@ class Rest:
             size += len(part)
             if size > self._max_request:
                 raise Refused(413, "too_large", too_long, ("connection", "close"))
-            share.take(len(part))
+            if size > announced:
+                self._reserve(share, len(part))
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts) if len(parts) > 1 else part
+
+    @staticmethod
+    def _reserve(share: Share, count: int) -> None:
+        try:
+            share.take(count)
+        except Unavailable as full:
+            close = (("retry-after", _RETRY_AFTER), ("connection", "close"))
+            raise Refused(503, "unavailable", f"{full}: send it again", *close) from None
 
     def _inflated(self, body: bytes, headers: dict[str, str]) -> bytes:
         try:

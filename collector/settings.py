@@ -34,7 +34,7 @@ class CollectorSettings(Settings):
     max_batch_events: int = Field(500, ge=1, le=10_000)
     max_depth: int = Field(32, ge=1, le=500)
     max_in_flight_bytes: int = Field(64_000_000, ge=1_000_000)
-    max_reading_bytes: int = Field(64_000_000, ge=1_000_000)
+    max_held_bytes: int = Field(32_000_000, ge=1_000_000)
     max_grpc_calls: int = Field(256, ge=1)
     spool_dir: str = ""
     spool_max_bytes: int = Field(1_000_000_000, ge=10_000_000)

@@ -3,8 +3,8 @@
 - Group commit: all requests that wait are one write and one `fdatasync`, in a thread.
 - While there is something in the spool, everything goes through it. So of two requests, of which the second came after the first was
   answered, the first one's messages are first in their partitions. (Between two worker processes nothing is promised.)
-- While Kafka takes what is sent, at least as much is sent as is written between two writes; so the spool empties under any load. Then the
-  requests that wait for the disk are told to go to Kafka themselves.
+- While Kafka takes what is sent, a write waits until twice as much was sent as the one before it wrote; so the spool empties under any
+  load. Then the requests that wait for the disk are told to go to Kafka themselves.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from headrace.dead_letter import Unavailable
 Keyed = tuple[bytes, bytes]
 Messages = Sequence[tuple[str, Sequence[Keyed]]]  # by topic
 
-_GROUP_BYTES = 2_000_000  # of one write
-SEND_BYTES = 8_000_000  # of messages that are sent at a time: more than a group, and than any message
+SEND_BYTES = 8_000_000  # of messages that are sent at a time
+_GROUP_BYTES = 8_000_000  # of messages that are written at a time
 _AGAIN = 0.5  # seconds until something that failed is tried again
 _FAILED_FOR = 3.0  # seconds that a failed write counts as "not ready"
 
@@ -54,7 +54,8 @@ class Spool:
         self._writing = False
         self._wanted = asyncio.Event()  # something waits to be written
         self._stored = asyncio.Event()  # something is on disk that Kafka does not have
-        self._progress = asyncio.Event()  # something was sent, or could not be, since the last write
+        self._owed = 0  # bytes that are to be sent before the next write
+        self._progress = asyncio.Event()  # they were sent, or could not be
         self._taking = False  # whether Kafka took what was sent last
         self._failure: tuple[str, float] | None = None
         self.holds = not files.empty
@@ -100,7 +101,7 @@ class Spool:
     async def _write(self) -> None:
         while True:
             await self._wanted.wait()
-            if self._taking and not self._files.empty:
+            if self._taking and self._owed:
                 try:
                     await asyncio.wait_for(self._progress.wait(), self._deadline / 4)
                 except TimeoutError:
@@ -111,6 +112,7 @@ class Spool:
             self._writing = True
             failure = await asyncio.to_thread(self._append, group)
             self._writing = False
+            self._owed = 2 * sum(entry.bytes for entry in group)
             self._progress.clear()
             self._answer(group, failure)
 
@@ -160,10 +162,13 @@ class Spool:
                 if items:
                     await self._sent(items, send)
                     await asyncio.to_thread(self._files.done, size)
+                    self._owed = max(0, self._owed - size)
             except OSError as error:
                 _log.error("a spool file cannot be read or removed", why=str(error))
                 await asyncio.sleep(_AGAIN)
-            self._progress.set()
+            if not self._owed or self._files.empty:
+                self._owed = 0
+                self._progress.set()
             self._look()
 
     async def _sent(self, items: Sequence[Item], send: Callable[[Sequence[Item]], Awaitable[None]]) -> None:

@@ -6,14 +6,18 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
+from collector.v1 import collector_pb2 as pb
+from collector.v1.collector_pb2_grpc import CollectorStub
 from headrace import dead_letter, event
 from tests.collector_load import Load, batch
 from tests.collector_process import KEY, CollectorProcess, collector
@@ -243,6 +247,47 @@ def test_memory_is_bounded_and_it_comes_back(kafka: RealKafka, tmp_path: Path, s
         in_loop(work)
         assert 0 < peak(running.process.pid) < MAX_RSS
         print("peak", peak(running.process.pid))
+        assert running.stop() == 0
+
+
+def test_memory_is_bounded_with_grpc_too(kafka: RealKafka, tmp_path: Path) -> None:
+    """Three hundred clients with requests as large as they may be, while Kafka is frozen."""
+    data = json.dumps({"quantity": 1, "amount_usd": 9.5, "padding": "p" * 850}).encode()
+    request = pb.PublishRequest(
+        events=[pb.Event(id=str(number), source="load", type="purchase", subject="c", json=data) for number in range(450)]
+    )
+    codes: Counter[grpc.StatusCode] = Counter()
+
+    async def work() -> None:
+        stopping = asyncio.Event()
+
+        async def publish() -> None:
+            async with grpc.aio.insecure_channel(running.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+                while not stopping.is_set():
+                    try:
+                        await CollectorStub(channel).Publish(request, metadata=[("authorization", f"Bearer {KEY}")])
+                        codes[grpc.StatusCode.OK] += 1
+                    except grpc.aio.AioRpcError as error:
+                        codes[error.code()] += 1
+                        await asyncio.sleep(0.1)
+
+        clients = [asyncio.create_task(publish()) for _ in range(300)]
+        while codes[grpc.StatusCode.OK] < 20:
+            await asyncio.sleep(0.02)
+        kafka.signal(signal.SIGSTOP)
+        while codes[grpc.StatusCode.UNAVAILABLE] < 600:
+            await asyncio.sleep(0.02)
+        stopping.set()
+        await asyncio.gather(*clients)
+        kafka.signal(signal.SIGCONT)
+        await asyncio.to_thread(until, lambda: post(running, [purchase("back")]).status_code == 200, "it serves again")
+
+    with collector(kafka.address, tmp_path, COLLECTOR_DEADLINE_SECONDS="5") as running:
+        running.wait()
+        in_loop(work)
+        assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert 0 < peak(running.process.pid) < MAX_RSS
+        print("peak", peak(running.process.pid), codes)
         assert running.stop() == 0
 
 

@@ -125,6 +125,24 @@ def test_sigterm_ends_all_of_them_with_what_is_in_flight(broker: MockKafka, tmp_
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+def test_the_spool_of_a_worker_that_was_killed_is_sent_by_the_next(tmp_path: Path) -> None:
+    with (
+        mock_kafka() as own,
+        collector(own.address, tmp_path, COLLECTOR_WORKERS="2", COLLECTOR_SPOOL_DIR=str(tmp_path / "spool")) as running,
+    ):
+        until(lambda: len(workers(running)) == 2)
+        running.wait()
+        own.stop()
+        until(lambda: httpx.get(running.rest + "/readyz").json() == {"status": "spooling"})
+        done = [number for number in range(100) if answer(running.rest, f"spooled-{number}") == 200]
+        assert len(done) == 100
+        os.kill(workers(running)[0], signal.SIGKILL)
+        own.start()
+        until(lambda: {f"spooled-{number}-0" for number in done} <= set(receipts(running)))
+        assert running.stop() == 0
+        assert [path.name for path in (tmp_path / "spool").iterdir()] == ["lock"]
+
+
 def test_workers_end_when_the_process_that_started_them_is_killed(broker: MockKafka, tmp_path: Path) -> None:
     with collector(broker.address, tmp_path, COLLECTOR_WORKERS="2") as running:
         running.wait()

@@ -21,7 +21,11 @@ import httptools
 import msgspec
 import structlog
 
+from collector.admission import Admission
+from headrace.dead_letter import Unavailable
+
 _SWEEP_EVERY = 0.5  # seconds between two looks at who is too slow
+_LAST_CALL = 0.3  # seconds that a connection stays open for what its client has sent already, when the server stops
 _LINGER = 2.0  # seconds that a client which is refused in the middle of its request gets to read why
 _log = structlog.get_logger()
 
@@ -58,7 +62,6 @@ class Bounds(NamedTuple):
 
     request_bytes: int = 500_000  # of a body, as sent
     head_bytes: int = 32 * 1024  # of the request line and the headers
-    unanswered_bytes: int = 64_000_000  # of all bodies whose requests are not answered yet
     connections: int = 4096
     receive_seconds: float = 9.0  # from the first byte of a request to its last
     idle_seconds: float = 9.0  # without a request
@@ -70,10 +73,10 @@ Handler = Callable[[Request], Awaitable[Answer]]
 class Server:
     """Serves `handler` on one listening socket. `handler` must not raise."""
 
-    def __init__(self, handler: Handler, bounds: Bounds, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, handler: Handler, bounds: Bounds, admission: Admission, tls: ssl.SSLContext | None = None) -> None:
         self.handler = handler
         self.bounds = bounds
-        self.unanswered_bytes = 0
+        self.admission = admission
         self.stopping = False
         self.connections: set[_Connection] = set()
         self.date = b""
@@ -131,7 +134,7 @@ class _Connection(asyncio.Protocol):
         self._ended = False  # nothing more is read from this client
         self._half_closed = False
         self._choked = False  # the client does not read its answers
-        self._counted = 0  # bytes of this connection in the server's `unanswered_bytes`
+        self._counted = 0  # bytes of this connection in the server's admission
         self._head_fed = 0
         self.expires = math.inf
 
@@ -198,9 +201,9 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
     def stop(self) -> None:
-        """Serve what was received whole or has begun, and no more."""
+        """Serve what was received or is on its way, and no more."""
         if not self._busy and not self._receiving:
-            self._transport.close()
+            self.expires = self._server.loop.time() + _LAST_CALL
 
     def abort(self) -> None:
         """Close at once."""
@@ -244,15 +247,18 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._ended:
             return
-        server, size = self._server, len(body)
+        size = len(body)
         self._size += size
-        self._counted += size
-        server.unanswered_bytes += size
-        self._parts.append(body)
         if self._size > self._bounds.request_bytes:
             self._refuse_body()
-        elif server.unanswered_bytes > self._bounds.unanswered_bytes:
-            self._refuse(503, "unavailable", "too much is being received: send it again", ("retry-after", "2"))
+            return
+        try:
+            self._server.admission.take(size)
+        except Unavailable as full:
+            self._refuse(503, "unavailable", f"{full}: send it again", ("retry-after", "2"))
+            return
+        self._counted += size
+        self._parts.append(body)
 
     def on_message_complete(self) -> None:
         if self._ended:
@@ -326,7 +332,7 @@ class _Connection(asyncio.Protocol):
         """The bytes of what was served no longer count; a request that is being received counts on."""
         waiting = sum(len(one.body) for one in self._queue if isinstance(one, Request))
         left = waiting + (self._size if self._receiving and not self._ended else 0)
-        self._server.unanswered_bytes -= self._counted - left
+        self._server.admission.give(self._counted - left)
         self._counted = left
 
     def _last_word(self, answer: Answer) -> None:

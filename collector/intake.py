@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from collector import metrics
 from collector.accept import Limits, Outcome, Rejection, Sending, letter
+from collector.admission import Admission
 from collector.fast import Fast
 from collector.outbox import Outbox
 from collector.quota import OverQuota
@@ -27,11 +28,14 @@ class Taken(NamedTuple):
 class Intake:
     """The collector without its protocols."""
 
-    def __init__(self, registry: Registry, limits: Limits, senders: Senders, outbox: Outbox, fast: Fast | None = None) -> None:
+    def __init__(
+        self, registry: Registry, limits: Limits, senders: Senders, outbox: Outbox, admission: Admission, *, fast: Fast | None = None
+    ) -> None:
         self.registry = registry
         self.limits = limits
         self.senders = senders
         self.outbox = outbox
+        self.admission = admission
         self.fast = fast
 
     def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None) -> Sending:

@@ -1,10 +1,11 @@
-"""Start the collector: REST and gRPC in one process, on one event loop. `python -m collector.main`"""
+"""Start the collector: REST and gRPC in one process, on one event loop, or in several such. `python -m collector.main`"""
 
 import asyncio
 import gc
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import grpc
 import structlog
@@ -12,20 +13,22 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from collector import fast
+from collector import fast, workers
 from collector.accept import Limits
+from collector.admission import Admission
 from collector.http import Bounds, Server
 from collector.intake import Intake
 from collector.keywatch import KeyWatch
-from collector.outbox import Outbox
+from collector.outbox import SHARE, Outbox
 from collector.quota import Rates
-from collector.rest import Rest
+from collector.rest import ADMIN, Rest
 from collector.rpc import SERVICE, Rpc
 from collector.senders import Senders
 from collector.settings import CollectorSettings
+from collector.spool import Spool
+from collector.spool_files import SpoolFiles
 from collector.tls import rpc_credentials, server_context
 from collector.v1 import collector_pb2
-from collector.v1.collector_pb2_grpc import add_CollectorServicer_to_server
 from headrace.observability import set_up_logging
 from headrace.protobuf import Messages
 from headrace.registry import PlanError, Registry
@@ -38,53 +41,73 @@ _log = structlog.get_logger()
 
 async def serve(settings: CollectorSettings, registry: Registry, messages: Messages) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is in flight and return. Raises OSError where a port is taken."""
+    spool = _spool(settings)
     outbox = Outbox(
         settings.kafka_bootstrap_servers,
         security=settings.kafka_security,
         deadline=settings.deadline_seconds,
         max_bytes=settings.max_in_flight_bytes,
+        spool=spool,
     )
-    limits = Limits(event_bytes=settings.max_event_bytes, events=settings.max_batch_events, depth=settings.max_depth)
-    senders = Senders(
-        {settings.write_key: settings.source} if settings.write_key else {},
-        settings.id,
-        settings.pseudonym_key,
-        origins=settings.origins,
-        rates=Rates(settings.key_events_per_second, settings.key_bytes_per_second),
-    )
+    senders = _senders(settings)
     keys = KeyWatch(settings.keys_file, senders)
     keys.look()
-    intake = Intake(registry, limits, senders, outbox, _fast(settings.native, registry, limits))
+    limits = Limits(event_bytes=settings.max_event_bytes, events=settings.max_batch_events, depth=settings.max_depth)
+    intake = Intake(registry, limits, senders, outbox, Admission(settings.max_held_bytes), fast=_fast(settings.native, registry, limits))
 
-    rest, listener = _rest(settings, intake)
+    rests = _rests(settings, intake)
     rpc, status = _rpc(settings, intake, messages)
     stop = asyncio.Event()
+    if workers.number():
+        workers.on_orphaned(stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    await rest.start(listener)
+    for rest, listener in rests:
+        await rest.start(listener)
     await rpc.start()
     tasks = [asyncio.create_task(one) for one in (outbox.run(), _tell(status, outbox), keys.run())]
+    if spool:
+        tasks.append(asyncio.create_task(spool.run(outbox.send)))
     stopped = asyncio.create_task(stop.wait())
-    _log.info(
-        "collector serves",
-        host=settings.bind_host,
-        rest_port=settings.rest_port,
-        grpc_port=settings.grpc_port,
-        native=intake.fast is not None,
-    )
+    native = intake.fast is not None
+    _log.info("collector serves", host=settings.bind_host, rest_port=settings.rest_port, grpc_port=settings.grpc_port, native=native)
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
 
     _log.info("collector stops")
     await status.enter_graceful_shutdown()
     grace = settings.deadline_seconds + _GRACE
-    await asyncio.gather(rpc.stop(grace), rest.stop(grace))
+    await asyncio.gather(rpc.stop(grace), *(rest.stop(grace) for rest, _ in rests))
     await outbox.close()
     for task in tasks:
         task.cancel()
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(ended, Exception):
             raise ended
+    if spool:
+        await spool.close()
+
+
+def _senders(settings: CollectorSettings) -> Senders:
+    number = workers.number()
+    return Senders(
+        {settings.write_key: settings.source} if settings.write_key else {},
+        f"{settings.id}-{number}" if number else settings.id,
+        settings.pseudonym_key,
+        origins=settings.origins,
+        rates=Rates(settings.key_events_per_second, settings.key_bytes_per_second),
+        share=settings.workers,
+    )
+
+
+def _spool(settings: CollectorSettings) -> Spool | None:
+    if not settings.spool_dir:
+        return None
+    try:
+        files = SpoolFiles(Path(settings.spool_dir), settings.spool_max_bytes // settings.workers)
+    except OSError as error:
+        raise OSError(f"cannot use the spool {settings.spool_dir}: {error.strerror} (setting COLLECTOR_SPOOL_DIR)") from None
+    return Spool(files, deadline=settings.deadline_seconds * (1 - SHARE), max_waiting_bytes=settings.max_in_flight_bytes)
 
 
 def _fast(wanted: str, registry: Registry, limits: Limits) -> fast.Fast | None:
@@ -93,31 +116,36 @@ def _fast(wanted: str, registry: Registry, limits: Limits) -> fast.Fast | None:
     return fast.Fast(registry, limits)
 
 
-def _rest(settings: CollectorSettings, intake: Intake) -> tuple[Server, socket.socket]:
-    app = Rest(intake, max_body=settings.max_body_bytes)
-    try:
-        listener = socket.create_server((settings.bind_host, settings.rest_port), backlog=_BACKLOG)
-    except OSError as error:
-        where = f"{settings.bind_host}:{settings.rest_port}"
-        raise OSError(f"cannot listen on {where}: {error.strerror} (settings BIND_HOST, COLLECTOR_REST_PORT)") from None
+def _rests(settings: CollectorSettings, intake: Intake) -> list[tuple[Server, socket.socket]]:
+    """The server of events, and the one of the admin port where there is one."""
     bounds = Bounds(
         request_bytes=settings.max_request_bytes,
-        unanswered_bytes=settings.max_unanswered_bytes,
         connections=settings.max_connections,
         receive_seconds=settings.receive_seconds,
         idle_seconds=settings.idle_seconds,
     )
-    return Server(app.answer, bounds, server_context(*settings.tls) if settings.tls else None), listener
+    served = {"COLLECTOR_REST_PORT": (settings.rest_port, ADMIN if settings.admin_port else ())}
+    if settings.admin_port:
+        served["COLLECTOR_ADMIN_PORT"] = (settings.admin_port, ())
+    servers = []
+    for setting, (port, without) in served.items():
+        app = Rest(intake, max_body=settings.max_body_bytes, without=without)
+        listener = workers.listen(settings.bind_host, port, setting, shared=bool(workers.number()), backlog=_BACKLOG)
+        tls = server_context(*settings.tls) if settings.tls else None
+        servers.append((Server(app.answer, bounds, intake.admission, tls), listener))
+    return servers
 
 
 def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", settings.max_request_bytes), ("grpc.so_reuseport", 0)])
-    add_CollectorServicer_to_server(Rpc(intake, messages), server)
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", settings.max_request_bytes), ("grpc.so_reuseport", int(bool(workers.number())))],
+        maximum_concurrent_rpcs=settings.max_grpc_calls,
+    )
+    server.add_generic_rpc_handlers((Rpc(intake, messages).handler(),))
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    services = (collector_pb2.DESCRIPTOR.services_by_name["Collector"].full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
     messages.serve(collector_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
-    reflection.enable_server_reflection(services, server, messages.pool)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server, messages.pool)
     where = f"{settings.bind_host}:{settings.grpc_port}"
     try:
         server.add_secure_port(where, rpc_credentials(*settings.tls)) if settings.tls else server.add_insecure_port(where)
@@ -146,8 +174,15 @@ def main() -> None:
     """The process."""
     settings = CollectorSettings.load()
     set_up_logging("collector", settings.log_level, settings.log_format)
+    if workers.number():
+        structlog.contextvars.bind_contextvars(worker=workers.number())
     try:
         registry = Registry.load(settings.schemas_dir)
+        if settings.workers > 1 and not workers.number():
+            ports = {"COLLECTOR_REST_PORT": settings.rest_port, "COLLECTOR_GRPC_PORT": settings.grpc_port}
+            if settings.admin_port:
+                ports["COLLECTOR_ADMIN_PORT"] = settings.admin_port
+            sys.exit(asyncio.run(workers.run(settings.workers, settings.bind_host, ports)))
         messages = Messages.load(settings.schemas_dir, registry.schemas)
         _quieten_gc()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

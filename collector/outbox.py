@@ -10,9 +10,13 @@ for those before it because
 
 After any reported failure the producer is given up with everything it holds: its requests are answered Unavailable, and a new one is made.
 A request that waited for the deadline is answered Unavailable too; its messages may still arrive, as a repetition may.
+
+With a spool, what would be Unavailable goes to disk instead: at once where Kafka is known to be down or the spool holds older messages, and
+after a share of the deadline where Kafka is silent. In the latter case it may stand in Kafka twice.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +26,8 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from collector import metrics
+from collector.spool import SEND_BYTES, Messages, Spool
+from collector.spool_files import Item
 from headrace import dead_letter, event, kafka
 from headrace.dead_letter import Unavailable
 
@@ -32,6 +38,7 @@ _MAX_MESSAGES = 2_000_000  # never reached: `max_bytes` bounds the queue first
 _POLL_EVERY = 0.001  # seconds between two looks at the reports while something is in flight
 _PROBE_EVERY = 1.0  # seconds between two looks at whether Kafka is there
 _PROBE_TIMEOUT = 3.0
+SHARE = 0.2  # of the deadline that Kafka gets before the spool is used
 
 _log = structlog.get_logger()
 
@@ -43,11 +50,11 @@ class _Request:
 
     __slots__ = ("bytes", "done", "expires", "reports")
 
-    def __init__(self, done: "asyncio.Future[None]", expires: float) -> None:
+    def __init__(self, done: "asyncio.Future[None]", expires: float, size: int) -> None:
         self.done = done
         self.expires = expires
         self.reports = 0
-        self.bytes = 0
+        self.bytes = size
 
     def fail(self, why: str) -> None:
         if not self.done.done():
@@ -132,7 +139,15 @@ class _Line:
 class Outbox:
     """The way to Kafka. A request needs only `put`; `run` must run beside it."""
 
-    def __init__(self, bootstrap_servers: str, *, deadline: float, max_bytes: int, security: kafka.Security = kafka.PLAINTEXT) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        deadline: float,
+        max_bytes: int,
+        security: kafka.Security = kafka.PLAINTEXT,
+        spool: Spool | None = None,
+    ) -> None:
         """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement."""
         self._config = kafka.producer_config(
             bootstrap_servers,
@@ -141,11 +156,12 @@ class Outbox:
             enable_gapless_guarantee=True,
             linger_ms=1,
             queue_buffering_max_messages=_MAX_MESSAGES,
-            queue_buffering_max_kbytes=2 * max_bytes // 1024,
+            queue_buffering_max_kbytes=2 * (max_bytes + SEND_BYTES) // 1024,
             reconnect_backoff_max_ms=1000,
         )
-        self._deadline = deadline
+        self._deadline = deadline if spool is None else deadline * SHARE
         self._max_bytes = max_bytes
+        self._spool = spool
         self._line: _Line | None = None
         self._problem: str | None = "the collector is not connected to Kafka yet"
         self._ticking = False
@@ -153,31 +169,57 @@ class Outbox:
 
     @property
     def problem(self) -> str | None:
-        """Why Kafka cannot take events now, or None where it can."""
+        """Why no events can be taken now, or None where they can."""
+        if self._spool and self.spooling:
+            return self._spool.problem
         if self._problem is None and self._line and self._line.bytes >= self._max_bytes:
             return "too much waits for Kafka"
         return self._problem
 
+    @property
+    def spooling(self) -> bool:
+        """Whether events go to the spool's disk now."""
+        return self._spool is not None and (self._problem is not None or self._spool.holds)
+
     async def put(self, raw: Sequence[Keyed], letters: Sequence[Keyed]) -> None:
-        """Write events and dead letters. Returns once Kafka acknowledged all; raises Unavailable, within the deadline, where it did not."""
+        """Write events and dead letters.
+
+        Returns once Kafka acknowledged all, or the spool has all on disk; raises Unavailable, within the deadline, where neither came true.
+        """
         if not raw and not letters:
             return
+        messages = [(topic, keyed) for topic, keyed in ((event.RAW_TOPIC, raw), (DEAD_LETTER_TOPIC, letters)) if keyed]
+        size = sum(len(key) + len(value) for _, keyed in messages for key, value in keyed)
+        spool = self._spool
+        if spool is None:
+            await self._write(messages, size, self._deadline)
+        elif not self.spooling or not await spool.put(messages, size, willing=True):
+            try:
+                await self._write(messages, size, self._deadline)
+            except Unavailable:
+                await spool.put(messages, size, willing=False)
+
+    async def send(self, items: Sequence[Item]) -> None:
+        """Write messages of the spool. Waits for Kafka without a deadline; raises Unavailable where the producer was given up meanwhile."""
+        messages: dict[str, list[Keyed]] = {}
+        for item in items:
+            messages.setdefault(item.topic, []).append((item.key, item.value))
+        await self._write(list(messages.items()), 0, math.inf)
+
+    async def _write(self, messages: Messages, size: int, deadline: float) -> None:
+        """`size`: what it counts of the bytes that may wait."""
         line = self._line
         if line is None:
             raise Unavailable(self._problem or "the collector is not connected to Kafka")
-        loop = asyncio.get_running_loop()
-        request = _Request(loop.create_future(), loop.time() + self._deadline)
-        for key, value in (*raw, *letters):
-            request.bytes += len(key) + len(value)
-        if line.bytes + request.bytes > self._max_bytes:
+        if line.bytes + size > self._max_bytes:
             raise Unavailable("too much waits for Kafka")
-        line.bytes += request.bytes
+        loop = asyncio.get_running_loop()
+        request = _Request(loop.create_future(), loop.time() + deadline, size)
+        line.bytes += size
         line.waiting.append(request)
         try:
-            if raw:
-                line.produce(event.RAW_TOPIC, raw, request)
-            if letters:
-                line.produce(DEAD_LETTER_TOPIC, letters, request)
+            for topic, keyed in messages:
+                line.produce(topic, keyed, request)
         except Unavailable:
             self._give_up(line)
         if not self._ticking:

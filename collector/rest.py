@@ -1,13 +1,13 @@
 """The collector over HTTP: from a request to `Intake` and back."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import parse_qs
 
 import msgspec
-import prometheus_client
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from collector import cloudevents, metrics, openapi, otlp, segment
 from collector.accept import Outcome, Sending, TooMany, accept
@@ -23,6 +23,7 @@ from headrace.dead_letter import Invalid, Reason, Unavailable
 
 BATCH = "/v1/batch"
 EVENTS = "/v1/events"
+ADMIN = ("/metrics", "/openapi.json", "/docs")  # what can be moved to a port of its own
 _CALLS = {f"/v1/{call}": call for call in segment.CALLS}
 _POSTS = {BATCH, EVENTS, otlp.PATH, *_CALLS}
 _PROTOCOLS = {EVENTS: "cloudevents", otlp.PATH: "otlp"}  # every other path is Segment's
@@ -46,7 +47,8 @@ class Refused(Exception):
 class Rest:
     """The routes. `max_body` is the bound on a request after decompression, in bytes."""
 
-    def __init__(self, intake: Intake, *, max_body: int) -> None:
+    def __init__(self, intake: Intake, *, max_body: int, without: Iterable[str] = ()) -> None:
+        """`without`: paths of `ADMIN` that are not served here."""
         self._intake = intake
         self._max_body = max_body
         self._gets: dict[str, Callable[[], Answer]] = {
@@ -56,6 +58,8 @@ class Rest:
             "/openapi.json": lambda: Answer(200, openapi.DOCUMENT),
             "/docs": lambda: Answer(200, openapi.PAGE, media_type="text/html; charset=utf-8"),
         }
+        for path in without:
+            del self._gets[path]
 
     async def answer(self, request: Request) -> Answer:
         """Serve one request. Never raises."""
@@ -181,10 +185,10 @@ class Rest:
         problem = self._intake.outbox.problem
         if problem:
             raise Unavailable(problem)
-        return Answer(200, b'{"status":"ready"}')
+        return Answer(200, b'{"status":"spooling"}' if self._intake.outbox.spooling else b'{"status":"ready"}')
 
     def _metrics(self) -> Answer:
-        return Answer(200, prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return Answer(200, metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _told(taken: Taken) -> Answer:

@@ -8,15 +8,15 @@ from urllib.parse import unquote
 import grpc
 import msgspec
 import structlog
+from google.protobuf.message import DecodeError
 
 from collector import metrics
-from collector.accept import SentEvent, TooMany, Unreadable, accept
+from collector.accept import Outcome, Sending, SentEvent, TooMany, Unreadable, accept
 from collector.intake import Intake, Taken
 from collector.quota import OverQuota
 from collector.reading import check_count
 from collector.senders import Key, write_key_of
 from collector.v1 import collector_pb2 as pb
-from collector.v1.collector_pb2_grpc import CollectorServicer
 from headrace.dead_letter import Invalid, Reason, Unavailable
 from headrace.protobuf import Messages
 
@@ -29,44 +29,51 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _NO_TRAILER: tuple[tuple[str, str], ...] = ()
 
 
-class Rpc(CollectorServicer):
-    """The methods of `headrace.collector.v1.Collector`."""
+class Rpc:
+    """The methods of `headrace.collector.v1.Collector`. Requests and replies are taken and given as bytes."""
 
     def __init__(self, intake: Intake, messages: Messages) -> None:
         self._intake = intake
         self._messages = messages
 
-    async def Publish(self, request: pb.PublishRequest, context: Context) -> pb.PublishReply:
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For a server: gRPC's own reading of messages is left out, since native code reads most of them."""
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Publish": grpc.unary_unary_rpc_method_handler(self.publish),
+            "PublishStream": grpc.stream_stream_rpc_method_handler(self.publish_stream),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    async def publish(self, request: bytes, context: Context) -> bytes:
         """One batch."""
-        return await self._publish(request, context, await self._key(context))
+        caller = _Caller(context)
+        return await self._publish(request, context, caller, await self._key(caller, context))
 
-    async def PublishStream(self, request_iterator: AsyncIterator[pb.PublishRequest], context: Context) -> AsyncIterator[pb.PublishReply]:
+    async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Batch after batch; the next is read once the one before is durable, which is the flow control."""
-        await self._key(context)
-        async for request in request_iterator:  # a key may be revoked while the stream is open
-            yield await self._publish(request, context, await self._key(context))
+        caller = _Caller(context)
+        await self._key(caller, context)
+        async for request in requests:  # a key may be revoked while the stream is open
+            yield await self._publish(request, context, caller, await self._key(caller, context))
 
-    async def _key(self, context: Context) -> Key:
-        metadata = dict(context.invocation_metadata() or ())
-        authorization = metadata.get("authorization", "")
-        key = self._intake.senders.known(write_key_of(authorization) if isinstance(authorization, str) else None)
+    async def _key(self, caller: "_Caller", context: Context) -> Key:
+        key = self._intake.senders.known(caller.write_key)
         if key is None:
             await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, "no known write key: send it as metadata `authorization: Bearer <write key>`"
             )
         return key
 
-    async def _publish(self, request: pb.PublishRequest, context: Context, key: Key) -> pb.PublishReply:
+    async def _publish(self, body: bytes, context: Context, caller: "_Caller", key: Key) -> bytes:
         started = time.perf_counter()
-        agent = dict(context.invocation_metadata() or ()).get("user-agent")
-        sending = self._intake.sending("grpc", key, _address(context.peer()), agent if isinstance(agent, str) else None)
+        sending = self._intake.sending("grpc", key, caller.address, caller.agent)
         code, problem, trailer = grpc.StatusCode.OK, "", _NO_TRAILER
         try:
-            check_count(len(request.events), self._intake.limits)
-            self._intake.charge(key, len(request.events), request.ByteSize())
-            sent = [event_of(one, self._intake.limits.event_bytes, self._messages) for one in request.events]
-            outcome = accept(sent, lambda: [one.SerializeToString() for one in request.events], sending)
-            return _reply(await self._intake.take(outcome, sending))
+            with self._intake.admission.request() as share:  # until the answer: gRPC holds the request that long
+                share.take(len(body))
+                return _reply(await self._taken(body, key, sending))
+        except Invalid as invalid:
+            code, problem = grpc.StatusCode.INVALID_ARGUMENT, invalid.detail
         except TooMany as error:
             code, problem = grpc.StatusCode.INVALID_ARGUMENT, str(error)
         except OverQuota as error:
@@ -80,6 +87,42 @@ class Rpc(CollectorServicer):
             metrics.requests("grpc", code.name).inc()
             metrics.latency("grpc").observe(time.perf_counter() - started)
         await context.abort(code, problem, trailer)
+
+    async def _taken(self, body: bytes, key: Key, sending: Sending) -> Taken:
+        """Raises Invalid where `body` is no PublishRequest; its bytes are a dead letter then."""
+        fast = self._intake.fast
+        outcome = fast.protobuf(body, self._event, sending) if fast else None
+        try:
+            outcome = outcome or self._ordinary(body, sending)
+        except Invalid as problem:
+            self._intake.charge(key, 1, len(body))
+            await self._intake.refuse_body(problem, body, sending)
+            raise
+        self._intake.charge(key, len(outcome.messages) + len(outcome.rejected), len(body))
+        return await self._intake.take(outcome, sending)
+
+    def _ordinary(self, body: bytes, sending: Sending) -> Outcome:
+        try:
+            events = pb.PublishRequest.FromString(body).events
+        except DecodeError:
+            raise Invalid(Reason.UNPARSEABLE, "the request is not a headrace.collector.v1.PublishRequest") from None
+        check_count(len(events), sending.limits)
+        sent = [event_of(one, sending.limits.event_bytes, self._messages) for one in events]
+        return accept(sent, lambda: [one.SerializeToString() for one in events], sending)
+
+    def _event(self, text: bytes) -> SentEvent | Unreadable:
+        return event_of(pb.Event.FromString(text), self._intake.limits.event_bytes, self._messages)
+
+
+class _Caller:
+    """Who calls, as its metadata and its connection say."""
+
+    def __init__(self, context: Context) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        authorization, agent = metadata.get("authorization", ""), metadata.get("user-agent")
+        self.write_key = write_key_of(authorization) if isinstance(authorization, str) else None
+        self.agent = agent if isinstance(agent, str) else None
+        self.address = _address(context.peer())
 
 
 def event_of(one: pb.Event, max_bytes: int, messages: Messages) -> SentEvent | Unreadable:
@@ -114,11 +157,11 @@ def _of_message(event: SentEvent, one: pb.Event, max_bytes: int, messages: Messa
     return event
 
 
-def _reply(taken: Taken) -> pb.PublishReply:
+def _reply(taken: Taken) -> bytes:
     rejected = [
         pb.Rejected(index=one.index, id=one.letter.id or "", reason=one.letter.reason, detail=one.letter.detail) for one in taken.rejected
     ]
-    return pb.PublishReply(accepted=taken.accepted, rejected=rejected)
+    return pb.PublishReply(accepted=taken.accepted, rejected=rejected).SerializeToString()
 
 
 def _address(peer: str) -> str | None:

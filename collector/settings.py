@@ -1,9 +1,9 @@
 """The collector's settings. Every one stands in .env.example."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.kafka import KafkaSettings
@@ -37,7 +37,6 @@ class CollectorSettings(KafkaSettings):
     deadline_seconds: float = Field(10, gt=0, le=300)
     max_event_bytes: int = Field(32 * 1024, ge=1024, le=512 * 1024)
     max_request_bytes: int = Field(500_000, ge=1024)
-    max_unanswered_bytes: int = Field(64_000_000, ge=1_000_000)
     max_connections: int = Field(4096, ge=1)
     receive_seconds: float = Field(9, gt=0, le=300)
     idle_seconds: float = Field(9, gt=0, le=3600)
@@ -45,6 +44,12 @@ class CollectorSettings(KafkaSettings):
     max_batch_events: int = Field(500, ge=1, le=10_000)
     max_depth: int = Field(32, ge=1, le=500)
     max_in_flight_bytes: int = Field(64_000_000, ge=1_000_000)
+    max_held_bytes: int = Field(32_000_000, ge=1_000_000)
+    max_grpc_calls: int = Field(256, ge=1)
+    spool_dir: str = ""
+    spool_max_bytes: int = Field(1_000_000_000, ge=10_000_000)
+    workers: int = Field(1, ge=1, le=64)
+    admin_port: Annotated[int, BeforeValidator(lambda given: given or 0)] = Field(0, ge=0, le=65535)
 
     @field_validator("write_key")
     @classmethod

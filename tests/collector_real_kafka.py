@@ -1,7 +1,6 @@
 """A Kafka of one's own, to be killed and frozen: the same server as the platform's, on free ports, in a folder of its own."""
 
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -49,6 +48,10 @@ class RealKafka:
         if self._program.provision:
             self._program.provision()
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
@@ -56,5 +59,5 @@ class RealKafka:
     def kill(self) -> None:
         """As a power cut would."""
         assert self._process is not None
-        self.signal(signal.SIGKILL)
+        self._process.kill()
         self._process.wait()

@@ -74,7 +74,7 @@ class Kafka:
         (conf / "log4j2.properties").write_text(_LOGGING)
         if not (data / "meta.properties").is_file():
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            arguments = ["format", "-t", cluster, "-c", str(conf / "server.properties")]
+            arguments = ["format", f"--cluster-id={cluster}", "-c", str(conf / "server.properties")]
             run([*self._java(place), "-Xmx128m", "kafka.tools.StorageTool", *arguments], "formatting Kafka's data folder")
 
     def programs(self, place: Place) -> Sequence[Program]:

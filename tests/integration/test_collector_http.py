@@ -14,6 +14,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.admission import Admission
 from collector.http import Answer, Bounds, Request, Server, error
 
 POST = b"POST /v1/events?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
@@ -22,11 +23,11 @@ POST = b"POST /v1/events?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b
 class Served:
     """A server that says what it got, and waits where the path is /wait."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, held_bytes: int) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self.listener.getsockname()
         self.seen: list[Request] = []
-        self.server = Server(self._answer, bounds)
+        self.server = Server(self._answer, bounds, Admission(held_bytes))
         self.loop = uvloop.new_event_loop()
         self._free = asyncio.Event()
 
@@ -56,8 +57,8 @@ class Served:
 
 
 @contextmanager
-def served(bounds: Bounds | None = None) -> Iterator[Served]:
-    one = Served(bounds or Bounds())
+def served(bounds: Bounds | None = None, held_bytes: int = 10_000_000) -> Iterator[Served]:
+    one = Served(bounds or Bounds(), held_bytes)
     thread = threading.Thread(target=one.loop.run_forever)
     thread.start()
     one.call(one.server.start(one.listener))
@@ -123,7 +124,7 @@ def test_pipelined_requests_wait_for_the_one_before() -> None:
         said = everything(client)
         assert said.count(b"HTTP/1.1 200 OK") == 52
         assert said.endswith(b'["GET", "/last", "", 0]')
-        assert one.server.unanswered_bytes == 0
+        assert one.server.admission.bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_a_refusal_is_read_although_the_client_goes_on_sending(sent: bytes, stat
         client.sendall(b"x" * 100_000)
         assert refusal(everything(client)) == (status, code)
         assert one.seen == []
-        assert one.server.unanswered_bytes == 0
+        assert one.server.admission.bytes == 0
 
 
 def test_what_came_before_a_refusal_is_answered_first() -> None:
@@ -222,7 +223,7 @@ def test_slow_senders_are_cut_off_while_others_are_served() -> None:
                 assert one_answer(other)[0] == 200
         assert refusal(everything(head)) == refusal(everything(body)) == (408, "too_slow")
         assert everything(nothing) == everything(idle) == b""
-        assert one.server.unanswered_bytes == 0
+        assert one.server.admission.bytes == 0
 
 
 def test_who_does_not_read_the_answer_is_cut_off() -> None:
@@ -242,13 +243,13 @@ def test_a_request_that_waits_is_not_slow() -> None:
 
 
 def test_connections_and_bytes_have_a_limit() -> None:
-    with served(Bounds(connections=3, unanswered_bytes=1000)) as one:
+    with served(Bounds(connections=3), held_bytes=1000) as one:
         waiting = [one.connect() for _ in range(3)]
         for client in waiting[:2]:
             client.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\n" + b"a" * 400)
         while len(one.seen) < 2:
             pass
-        assert one.server.unanswered_bytes == 800
+        assert one.server.admission.bytes == 800
         waiting[2].sendall(POST % (300, b"b" * 300))
         assert refusal(everything(waiting[2])) == (503, "unavailable")
         waiting[2].close()
@@ -261,7 +262,7 @@ def test_connections_and_bytes_have_a_limit() -> None:
             assert refusal(everything(fourth)) == (503, "busy")
         one.free()
         assert [one_answer(client)[0] for client in waiting[:2]] == [200, 200]
-        assert one.server.unanswered_bytes == 0
+        assert one.server.admission.bytes == 0
         for client in waiting[:2]:
             client.close()
 

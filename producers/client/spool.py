@@ -128,15 +128,20 @@ class Spool:
                     self._drop_first()
 
     def put_first(self, texts: Sequence[bytes]) -> None:
-        """Write `texts` before everything else, at the end of a process: what was being sent when it ended. Raises OSError."""
+        """Write `texts` before everything else: what was being sent when the process ended. Only `close` may follow. Raises OSError."""
         with self._lock:
-            number = (self._segments[0].number if self._segments else _FIRST) - 1
-            self._note(number, 0)  # before the file is there: a crash here costs a repetition
-            path = self._path(number)
-            path.write_bytes(data := frames(texts))
+            first = self._segments[0] if self._segments else None
+            noted, offset = self._noted()
+            begun = first is not None and noted == first.number and offset > 0
+            rest = first.path.read_bytes()[offset:] if first and begun else b""
+            path = self._path((first.number if first else max(noted, _FIRST)) - 1)
+            self._note(int(path.stem), 0)  # before the file is there: a crash in between costs a repetition
+            path.write_bytes(frames(texts) + rest)
+            path.chmod(0o600)
             for each in (path, self._folder):
                 _fsync(each)
-            self._segments.appendleft(_Segment(path, len(data), len(texts)))
+            if begun:
+                self._drop_first()
             self.records += len(texts)
 
     def close(self) -> None:

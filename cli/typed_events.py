@@ -18,6 +18,7 @@ _SIMPLE = {"string": "str", "integer": "int", "number": "float", "boolean": "boo
 _ANY = "typing.Any"
 # What a field must not be called, since annotations after it would mean the field; and the members that every class has.
 _TAKEN = {"str", "int", "float", "bool", "list", "dict", "typing", "msgspec", "self", "event_type", "schema_ref"}
+_UNNAMEABLE = re.compile('["\\\\\x00-\x1f]')  # msgspec writes names as they are, without escapes
 
 Types = list[str]  # the alternatives of a union
 
@@ -67,7 +68,8 @@ class _Module:
         """A class with the properties of `schema`, after the classes that it needs."""
         required = dict.fromkeys(schema.get("required", ()))
         properties = {key: of for key, of in {**dict.fromkeys(required, True), **schema.get("properties", {})}.items() if of is not False}
-        found = {key: types.of(of, f"{name}{_camel(key)}") for key, of in properties.items()}
+        says += [f"{key!a} cannot be a field of a class: use `track` to send it." for key in properties if _UNNAMEABLE.search(key)]
+        found = {key: types.of(of, f"{name}{_camel(key)}") for key, of in properties.items() if not _UNNAMEABLE.search(key)}
         used, fields, rename = _TAKEN | self._names, list[str](), dict[str, str]()
         for key in sorted(found, key=lambda key: key not in required):
             field = _identifier(key, used)

@@ -56,7 +56,8 @@ class Engine:
         self._sending: deque[tuple[Batch, asyncio.Task[Reply]]] = deque()
         self._again: deque[Batch] = deque()
         self._failures = 0  # in a row
-        self._loop = _Loop()
+        self._runner = asyncio.Runner(loop_factory=_Loop)
+        self._loop = self._runner.get_loop()
         self._awake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._main, name="headrace-client", daemon=True)
@@ -77,21 +78,23 @@ class Engine:
     def _cancel(self) -> None:
         if self._task:
             self._task.cancel()
+        else:  # it has not begun
+            self._loop.call_soon(self._cancel)
 
     def _main(self) -> None:
         try:
-            self._task = self._loop.create_task(self._run())
-            self._loop.run_until_complete(self._task)
+            with self._runner:
+                self._runner.run(self._run())
         except asyncio.CancelledError:
             pass
         except BaseException as error:
             _log.exception("the client's thread ended")
             self.died = error
         finally:
-            self._loop.close()
             self._backlog.changed()
 
     async def _run(self) -> None:
+        self._task = asyncio.current_task()
         transport = self._connect()
         try:
             while True:

@@ -47,7 +47,7 @@ class Rpc:
     async def send(self, texts: Sequence[bytes]) -> Reply:
         """Returns once the events are durable. Raises RequestRefused."""
         request = pb.PublishRequest(events=map(_message, texts))
-        if self._stream is None or self._stream.ended:
+        if self._stream is None:  # one that has ended stays, so that nothing overtakes what failed on it
             self._stream = _Stream(self._publish, self._metadata)
         answer = self._stream.put(request)
         try:
@@ -72,21 +72,20 @@ class _Stream:
     """One call of PublishStream."""
 
     def __init__(self, publish: object, metadata: tuple[tuple[str, str], ...]) -> None:
-        self._requests: asyncio.Queue[pb.PublishRequest] = asyncio.Queue()
+        self._requests: asyncio.Queue[pb.PublishRequest | None] = asyncio.Queue()
         self._answers: deque[asyncio.Future[Reply]] = deque()
+        self._problem: RequestRefused | None = None  # why it ended
         self._call = publish(self._queued(), metadata=metadata)  # type: ignore[operator]  # the generated stub has no types
         self._reader = asyncio.create_task(self._read())
-
-    @property
-    def ended(self) -> bool:
-        """Whether no more replies will come."""
-        return self._reader.done()
 
     def put(self, request: pb.PublishRequest) -> "asyncio.Future[Reply]":
         """Send `request`, and give what will be its reply."""
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._answers.append(answer)
-        self._requests.put_nowait(request)
+        if self._problem:
+            answer.set_exception(self._problem)
+        else:
+            self._answers.append(answer)
+            self._requests.put_nowait(request)
         return answer
 
     async def end(self) -> None:
@@ -97,8 +96,8 @@ class _Stream:
             await self._reader
 
     async def _queued(self) -> AsyncIterator[pb.PublishRequest]:
-        while True:
-            yield await self._requests.get()
+        while (request := await self._requests.get()) is not None:
+            yield request
 
     async def _read(self) -> None:
         problem = RequestRefused(503, "closed", "the collector ended the stream")
@@ -110,6 +109,8 @@ class _Stream:
         except grpc.aio.AioRpcError as error:
             problem = _refusal(error)
         finally:
+            self._problem = problem
+            self._requests.put_nowait(None)
             for answer in self._answers:
                 if not answer.done():
                     answer.set_exception(problem)

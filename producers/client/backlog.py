@@ -47,6 +47,7 @@ class Backlog:
         self._waiting: list[Callable[[], object]] = []
         self.handed = spool.records if spool else 0  # counts of events
         self._taken = self._hurry = self.settled = 0
+        self._closed = False
         self.held: RequestRefused | None = None  # why nothing is being sent until a person mends it
         self.wake: Callable[[], None] = lambda: None  # tells the engine that there is something to do
 
@@ -62,6 +63,8 @@ class Backlog:
             self.wake()
             return
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the client is closed")
             if self._full(len(text)):
                 self._spill()
             if first := not self._pending:
@@ -137,7 +140,7 @@ class Backlog:
         """Put what is in memory on disk, `unsent` (which was taken) first. Gives the number of events that have no place there."""
         with self._lock:
             taken = [text for batch in unsent if not batch.spooled for text in batch.texts]
-            pending, self._pending = list(self._pending), deque()
+            pending, self._pending, self._closed = list(self._pending), deque(), True
             if self.spool is None:
                 return len(taken) + len(pending)
             lost = 0
@@ -155,15 +158,16 @@ class Backlog:
             return lost
 
     def _put_on_disk(self, spool: Spool, text: bytes) -> None:
-        taken = True
         try:
             spool.append([text])
-        except QueueFull:
-            taken = False
+        except OSError:  # the fsync failed: it is in the file, and is sent
+            self._count(1)
             raise
-        finally:  # where only the fsync failed, it is in the file and is sent
-            with self._lock:
-                self.handed += taken
+        self._count(1)
+
+    def _count(self, events: int) -> None:
+        with self._lock:
+            self.handed += events
 
     def _full(self, more: int) -> bool:
         return bool(self._pending) and (len(self._pending) >= self._max_events or self._bytes + more > self._max_bytes)
@@ -175,7 +179,14 @@ class Backlog:
         if self.spool is None:
             why = f": {self.held}" if self.held else ""
             raise QueueFull(f"{len(self._pending)} events ({self._bytes} bytes) wait to be sent{why}")
-        self.spool.append(list(self._pending))
+        try:
+            self.spool.append(list(self._pending))
+        except OSError:  # they are in the file, and are sent from there
+            self._forget_pending()
+            raise
+        self._forget_pending()
+
+    def _forget_pending(self) -> None:
         self._pending.clear()
         self._bytes = 0
 

@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import ssl
+import threading
 import weakref
 from collections.abc import Mapping
 from datetime import datetime
@@ -128,20 +129,23 @@ class Core:
         """An empty backlog, with nobody who sends from it."""
         self._backlog = Backlog(self._spool, durable=self._durable, linger=self._linger, **self._limits)
         self._engine: Engine | None = None
+        self._starting = threading.Lock()
 
-    def _start(self) -> Engine:
-        if self._engine is None:
-            self._engine = Engine(
-                self._backlog,
-                self._connect,
-                in_flight=self._in_flight,
-                hold=self._hold,
-                on_rejected=self._on_rejected,
-                on_error=self._on_error,
-            )
-            self._backlog.wake = self._engine.wake
-            self._engine.wake()
-        return self._engine
+    def _start(self) -> None:
+        """Begin to send, where nobody has begun. Raises RuntimeError where the client is closed."""
+        with self._starting:
+            self._check()
+            if self._engine is None:
+                self._engine = Engine(
+                    self._backlog,
+                    self._connect,
+                    in_flight=self._in_flight,
+                    hold=self._hold,
+                    on_rejected=self._on_rejected,
+                    on_error=self._on_error,
+                )
+                self._backlog.wake = self._engine.wake
+                self._engine.wake()
 
     def _connect(self) -> Transport:
         ca = self._ca
@@ -180,7 +184,8 @@ class Core:
     def _put(self, text: bytes) -> None:
         """Take an event. Raises QueueFull, OSError, or RuntimeError where nothing more can be taken."""
         self._check()
-        self._start()
+        if self._engine is None:
+            self._start()
         self._backlog.put(text)
 
     def _taken(self, text: bytes) -> bool:
@@ -210,9 +215,10 @@ class Core:
     def _stop(self) -> None:
         """Stop sending, and put on disk what is left. Raises GaveUp where there is no disk to put it on."""
         atexit.unregister(self._at_exit)
-        if self._unusable:
-            return
-        self._unusable = "the client is closed"
+        with self._starting:
+            if self._unusable:
+                return
+            self._unusable = "the client is closed"
         unsent = self._engine.stop(_STOP_SECONDS) if self._engine else []
         held = self._backlog.held
         if lost := self._backlog.close(unsent):

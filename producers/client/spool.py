@@ -79,20 +79,25 @@ class Spool:
             0,
         )  # the segment, the bytes and the records of it that are in or past _ahead
         self.records = 0
+        self._closed = False
         self._open()
 
     def append(self, texts: Sequence[bytes]) -> None:
-        """Write `texts`; they are on disk when this returns. Raises QueueFull, having written none, or OSError where the disk fails."""
+        """Write `texts`; they are on disk when this returns.
+
+        Raises QueueFull, having written none, or OSError where they are written and the disk does not say that it has them.
+        """
         data = frames(texts)
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the client is closed")
             size = sum(segment.size for segment in self._segments)
             if size + len(data) > self._max:
                 raise QueueFull(f"the spool {self._folder} is full: {self.records} events wait ({size} of {self._max} bytes)")
-            segment, fd = self._tail()
             try:
-                _write(fd, data)
+                segment, fd = self._tail()
+                _write(fd, data, segment.size)
             except OSError as error:
-                os.ftruncate(fd, segment.size)
                 raise QueueFull(f"the spool {self._folder} cannot be written: {error.strerror}") from None
             segment.size += len(data)
             segment.records += len(texts)
@@ -147,7 +152,12 @@ class Spool:
     def close(self) -> None:
         """Let go of the folder. Nothing is removed."""
         with self._lock:
-            self.abandon()
+            self._closed = True
+            try:
+                if self._tail_fd is not None:
+                    os.fsync(self._tail_fd)  # for an append that waits for it
+            finally:
+                self.abandon()
 
     def abandon(self) -> None:
         """Close the files of a forked child, whose parent has the spool."""
@@ -190,10 +200,16 @@ class Spool:
             self._tail_fd = None
         noted, _ = self._noted()
         path = self._path(max(last.number + 1 if last else _FIRST, noted + 1))
-        self._tail_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        _fsync(self._folder)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            _fsync(self._folder)
+        except OSError:
+            os.close(fd)
+            path.unlink()
+            raise
+        self._tail_fd = fd
         self._segments.append(_Segment(path))
-        return self._segments[-1], self._tail_fd
+        return self._segments[-1], fd
 
     def _sync(self, ticket: int) -> None:
         """One fsync for all who wrote before it began."""
@@ -275,10 +291,15 @@ def _own(folder: Path) -> int:
     return fd
 
 
-def _write(fd: int, data: bytes) -> None:
+def _write(fd: int, data: bytes, end: int) -> None:
+    """Write `data` at the `end` of a file: all of it or nothing."""
     view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError:
+        os.ftruncate(fd, end)
+        raise
 
 
 def _fsync(path: Path) -> None:

@@ -172,6 +172,33 @@ def test_what_overflows_to_disk_keeps_its_place(tmp_path_factory: pytest.TempPat
     one.close([])
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_disk_that_fails_to_sync_is_told_and_the_counts_stay_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    spool = Spool(tmp_path, 1_000_000)
+    spool.append([b"before"])
+    one = backlog(spool, max_events=3, durable=durable)
+    put = [b"before", *[b"%d" % number for number in range(3)]]
+    for text in put[1:]:
+        one.put(text)
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        one.put(b"3")
+    monkeypatch.undo()
+    got: list[bytes] = []
+    while batch := one.take():
+        got += batch.texts
+        one.done(batch)
+    assert got == ([*put, b"3"] if durable else put)
+    assert (one.handed, one.settled, spool.records) == (len(got), len(got), 0)
+    one.close([])
+
+
 def test_a_full_queue_takes_no_more_and_says_so() -> None:
     one = backlog(max_bytes=50)
     one.put(b"x" * 40)
@@ -498,6 +525,50 @@ def test_a_fork_does_not_touch_the_spool_of_its_parent(tmp_path: Path) -> None:
     with scripted("rest", lambda _, events: ok(events)) as server:
         run(code, server.address, str(tmp_path))
         assert [event["data"]["number"] for events in server.requests for event in events] == [1, 2]
+
+
+def test_a_fork_after_the_use_of_grpc_is_told_what_to_do() -> None:
+    code = """if True:
+        import os, sys
+        from producers.client import Client
+        client = Client(sys.argv[1], "key", source="shop", transport="grpc")
+        client.track("purchase", {"number": 1})
+        assert client.flush(30) == 0
+        child = os.fork()
+        if child == 0:
+            try:
+                client.track("purchase", {"number": 30})
+            except RuntimeError as error:
+                os._exit(0 if "make the first use after the fork, or use REST" in str(error) else 1)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        client.track("purchase", {"number": 2})
+    """
+    with scripted("grpc", lambda _, events: ok(events)) as server:
+        run(code, server.address)
+        assert [event["data"]["number"] for events in server.requests for event in events] == [1, 2]
+
+
+def test_many_threads_share_one_client(tmp_path: Path) -> None:
+    for durable in (False, True):
+        with (
+            scripted("rest", lambda _, events: ok(events)) as server,
+            client_of("rest", server.address, spool_dir=tmp_path / str(durable), durable=durable, max_queue_events=40) as client,
+        ):
+            sent: list[list[str]] = [[] for _ in range(8)]
+
+            def work(number: int, sent: list[list[str]] = sent, client: Client = client) -> None:
+                for _ in range(100):
+                    sent[number].append(client.track("purchase", {"by": number}))
+
+            threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert client.flush(60) == 0
+            by = [[event["id"] for events in server.requests for event in events if event["data"]["by"] == number] for number in range(8)]
+            assert by == sent
 
 
 # ---- asyncio

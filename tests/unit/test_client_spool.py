@@ -194,6 +194,20 @@ def test_a_disk_that_is_full_takes_nothing_of_an_event(tmp_path: Path, monkeypat
     assert everything(spool) == [b"before", b"after"]
 
 
+def test_a_folder_that_cannot_be_synced_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, 1_000_000)
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(QueueFull, match="cannot be written: Input/output error"):
+        spool.append([b"first"])
+    monkeypatch.undo()
+    spool.append([b"second"])
+    assert everything(spool) == [b"second"]
+
+
 def test_one_owner_at_a_time(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1_000_000)
     with pytest.raises(SpoolTaken, match=f"belongs to process {os.getpid()}: give each process a spool_dir of its own"):

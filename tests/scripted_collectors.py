@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ import grpc
 from collector.v1 import collector_pb2 as pb
 from collector.v1.collector_pb2_grpc import CollectorServicer, add_CollectorServicer_to_server
 
+Pair = tuple[Path, Path]  # a key and its certificate
 Events = list[dict[str, Any]]
 Answer = tuple[int, object, dict[str, str]]  # status, body as JSON, headers
 Answers = Callable[[int, Events], Answer | None]  # from the number of the request (from 0) and its events; None cuts the connection
@@ -33,7 +36,7 @@ def error(status: int, code: str = "c", **headers: str) -> Answer:
 class Rest:
     """A collector over HTTP. `requests` are the events of each request, `taken` the ids of those that were answered 200."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, pair: Pair | None) -> None:
         self.requests: list[Events] = []
         self.headers: list[dict[str, str]] = []
         self.taken: list[str] = []
@@ -70,6 +73,11 @@ class Rest:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if pair:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(keyfile=pair[0], certfile=pair[1])
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.address = f"https://localhost:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -80,14 +88,18 @@ class Rest:
 class Rpc(CollectorServicer):
     """A collector over gRPC: a status below 300 is a reply, another one aborts the stream with the code named in the body."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, pair: Pair | None) -> None:
         self._answers = answers
         self.requests: list[Events] = []
         self.headers: list[dict[str, str]] = []
         self.taken: list[str] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         add_CollectorServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if pair:
+            credentials = grpc.ssl_server_credentials([(pair[0].read_bytes(), pair[1].read_bytes())])
+            self.address = f"localhost:{self._server.add_secure_port('127.0.0.1:0', credentials)}"
+        else:
+            self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
     def PublishStream(self, request_iterator: Iterator[pb.PublishRequest], context: grpc.ServicerContext) -> Iterator[pb.PublishReply]:
@@ -117,9 +129,9 @@ class Rpc(CollectorServicer):
 
 
 @contextmanager
-def scripted(kind: str, answers: Answers) -> Iterator[Rest | Rpc]:
-    """A collector of `kind` (rest or grpc) that answers so."""
-    server = Rest(answers) if kind == "rest" else Rpc(answers)
+def scripted(kind: str, answers: Answers, pair: Pair | None = None) -> Iterator[Rest | Rpc]:
+    """A collector of `kind` (rest or grpc) that answers so, over TLS where it has a pair."""
+    server = Rest(answers, pair) if kind == "rest" else Rpc(answers, pair)
     try:
         yield server
     finally:

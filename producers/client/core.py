@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import re
 import ssl
 import threading
 import weakref
@@ -22,6 +23,9 @@ from producers.client.spool import QueueFull, Spool
 USER_AGENT = "headrace-python/0.1"
 IN_FLIGHT = {"rest": 1, "grpc": 8}  # requests under way at one time; over one HTTP connection order needs one
 _STOP_SECONDS = 5.0  # that the thread gets to close its connections
+
+_URL = re.compile(r"https?://[^/?#\s]+")
+_HOST_PORT = re.compile(r"(dns:///)?[^/\s]+:[0-9]+|unix:\S+")
 
 _log = logging.getLogger("headrace.client")
 _clients: "weakref.WeakSet[Core]" = weakref.WeakSet()
@@ -89,16 +93,18 @@ class Core:
     ) -> None:
         if transport not in IN_FLIGHT:
             raise ValueError(f"transport {transport!r} is not known: use 'rest' or 'grpc'")
-        if ("://" in target) != (transport == "rest"):
+        if bool(_URL.match(target)) != (transport == "rest") or not (transport == "rest" or _HOST_PORT.fullmatch(target)):
             form = "a URL such as http://127.0.0.1:8000" if transport == "rest" else "host:port, such as 127.0.0.1:50051"
             raise ValueError(f"target {target!r} does not fit transport {transport!r}: it must be {form}")
         if durable and spool_dir is None:
             raise ValueError("durable=True needs a spool_dir to write to")
-        if not (write_key and source):
-            raise ValueError("write_key and source must not be empty")
+        if not (write_key.isascii() and write_key.isprintable() and write_key and source):
+            raise ValueError("write_key and source must not be empty, and a write key is of printable ASCII characters")
         self._target, self._write_key, self._source, self._kind = target, write_key, source, transport
         self._batch_bytes, self._timeout, self._compress = max_batch_bytes, timeout, compress
-        self._tls, self._ca = tls, Path(ca_file).read_bytes() if ca_file else None
+        self._tls, self._ca_file = tls, ca_file
+        if ca_file:  # a wrong one is said here, not by the thread
+            ssl.create_default_context(cafile=ca_file)
         self._block, self._exit_seconds = block_seconds, exit_seconds
         self._in_flight, self._hold = in_flight or IN_FLIGHT[transport], hold_seconds
         self._on_rejected, self._on_error = on_rejected, on_error
@@ -148,14 +154,14 @@ class Core:
                 self._engine.wake()
 
     def _connect(self) -> Transport:
-        ca = self._ca
         if self._kind == "rest":
-            tls = ssl.create_default_context(cadata=ca.decode()) if ca else None
+            tls = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else None
             return Rest(self._target, self._write_key, timeout=self._timeout, compress=self._compress, user_agent=USER_AGENT, tls=tls)
         import grpc
 
         from producers.client.rpc import Rpc
 
+        ca = Path(self._ca_file).read_bytes() if self._ca_file else None
         credentials = grpc.ssl_channel_credentials(ca) if self._tls or ca else None
         return Rpc(self._target, self._write_key, timeout=self._timeout, user_agent=USER_AGENT, tls=credentials)
 

@@ -99,6 +99,17 @@ def test_arguments_that_do_not_fit_are_said_at_once() -> None:
         Client("127.0.0.1:8000", "key", source="shop")
     with pytest.raises(ValueError, match="must be host:port"):
         Client("http://127.0.0.1:8000", "key", source="shop", transport="grpc")
+    for target in ("http://", "https:///v1", "ftp://host", ""):
+        with pytest.raises(ValueError, match="must be a URL such as"):
+            Client(target, "key", source="shop")
+    for target in ("localhost", "", "host:port"):
+        with pytest.raises(ValueError, match="must be host:port"):
+            Client(target, "key", source="shop", transport="grpc")
+    for key in ("", "key\n", "schlüssel"):
+        with pytest.raises(ValueError, match="a write key is of printable ASCII"):
+            Client("http://127.0.0.1:8000", key, source="shop")
+    with pytest.raises(FileNotFoundError):
+        Client("https://127.0.0.1:8000", "key", source="shop", ca_file="no-such-file")
     with pytest.raises(ValueError, match="durable=True needs a spool_dir"):
         Client("http://127.0.0.1:8000", "key", source="shop", durable=True)
     with pytest.raises(InvalidEvent, match="time has no time zone"):
@@ -374,6 +385,24 @@ def test_who_is_no_collector_is_told() -> None:
             client.flush(60)
         with pytest.raises(GaveUp, match="1 events were not acknowledged before the client was closed: the collector answered 200"):
             client.close()
+
+
+@KINDS
+def test_over_tls(kind: str, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, "-keyout", str(key)]
+    subprocess.run([*command, "-out", str(certificate)], check=True, capture_output=True)
+    with scripted(kind, lambda _, events: ok(events), (key, certificate)) as server:
+        with client_of(kind, server.address, ca_file=certificate) as client:
+            client.track("purchase", PURCHASE)
+            assert client.flush(30) == 0
+        distrusting = client_of(kind, server.address, tls=True)
+        distrusting.track("purchase", PURCHASE)
+        assert distrusting.flush(0.5) == 1
+        with pytest.raises(GaveUp):
+            distrusting.close(0)
+        assert len(server.taken) == 1
 
 
 # ---- back-pressure and the end

@@ -12,12 +12,12 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 # PostgreSQL's and the data's wheels are wanted for their files only; services come before dev, which includes them.
 ALONE := requirements/postgres requirements/cdnow
 
-.PHONY: help up down status logs clean demo test lint bench bench-startup bench-collector bench-loaders lock lock-jars services dev
+.PHONY: help native try-native up down status logs clean demo test lint bench bench-startup bench-collector bench-loaders lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-up: services ## Fetch, build, configure and start everything (PROFILE=core: without Airflow, Trino and Superset)
+up: services try-native ## Fetch, build, configure and start everything (PROFILE=core: without Airflow, Trino and Superset)
 	@$(PYTHON) -m runtime up $(if $(PROFILE),--profile $(PROFILE))
 
 down: ## Stop everything
@@ -35,7 +35,7 @@ clean: ## Stop, and remove all data (YES=1: do not ask; ALL=1: what was fetched 
 demo: services ## Send real events through the running platform and account for every one
 	@$(PYTHON) -m cli demo
 
-test: dev ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
+test: dev native ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
 	@$(PYTHON) -m tests.run $(ARGS)
 
 lint: dev ## ruff, mypy, the import rules, the tracking plan
@@ -46,11 +46,16 @@ bench: bench-startup bench-collector bench-loaders ## All measurements (tables g
 bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
 	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
 
-bench-collector: dev ## Events a second over REST, beside Kafka's own producer (a running platform is not needed)
+bench-collector: dev native ## Events a second over REST, beside Kafka's own producer (a running platform is not needed)
 	@$(PYTHON) -m benchmarks.collector
 
 bench-loaders: dev ## Events a second of the enricher and of both loaders, on the running platform
 	@$(PYTHON) -m benchmarks.loaders
+
+try-native: # a platform without it is only slower
+	@$(MAKE) --no-print-directory native || echo "The collector runs without its native code."
+
+native: collector/_native.abi3.so ## Build the collector's native code (Rust; it is optional)
 
 lock: $(UV) ## Compile requirements/*.in anew, with hashes
 	@for name in $(filter-out $(ALONE),$(LOCKS)); do echo "$$name.txt" && $(UV) pip $(COMPILE) $(UPGRADE) $$name.in -o $$name.txt || exit 1; done
@@ -58,6 +63,14 @@ lock: $(UV) ## Compile requirements/*.in anew, with hashes
 
 lock-jars: services ## Write runtime/maven/*/sha256.txt anew, after a change of a pom.xml
 	@$(PYTHON) -m runtime lock-jars
+
+# cargo checks every crate against Cargo.lock. Debian's cargo is recent enough.
+collector/_native.abi3.so: collector/native/Cargo.toml collector/native/Cargo.lock $(wildcard collector/native/src/*.rs) | .venv/bin/python
+	@command -v cargo > /dev/null || { echo "Installing cargo"; $(SUDO) sh -c 'apt-get update -qq && apt-get install -y -qq cargo' > /dev/null 2>&1; } \
+	  || { echo "headrace: cargo is missing: install it with: sudo apt-get install -y cargo" >&2; exit 1; }
+	@echo "Building the collector's native code"
+	@CARGO_TARGET_DIR=.runtime/build/native PYO3_PYTHON=$(abspath $(PYTHON)) cargo build --quiet --release --locked --manifest-path collector/native/Cargo.toml
+	@cp .runtime/build/native/release/lib_native.so $@
 
 # ---- the environment: made anew only where the requirements changed ------------------------------------------------------------------
 services: .runtime/stamps/services

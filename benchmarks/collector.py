@@ -1,40 +1,45 @@
-"""Load on the collector over loopback, with a Kafka of its own: events/s at 1 and at 100 events a request.
+"""The collector beside the OpenTelemetry Collector (Go) and Kafka's own producer: same Kafka, same event, acks=all, one run.
 
-    python -m benchmarks.collector [--seconds 10]
+    python -m benchmarks.collector [--seconds 10] [--rounds 1]
 
-The collector and Kafka run with all checks and guarantees on. `wrk` makes the load where it is installed; where not, a client of this
-module does, which costs more than the collector, so its figures say less. What was answered is checked against the topic's offsets.
+(a) confluent-kafka's own producer, (b) the OpenTelemetry Collector, OTLP over HTTP, which checks nothing, (c) ours over REST and (d) over
+gRPC (calls, and streams), with all checks, keys, metadata and dead letters on. What was answered is checked against the topic's offsets.
+Kafka, the load and what is measured share the machine, so read ratios.
 """
 
 import argparse
-import asyncio
 import json
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import load, tools
+from benchmarks.load import Load
+from collector.v1 import collector_pb2 as pb
 from headrace import event, kafka
 from tests.collector_process import KEY, CollectorProcess, collector
 from tests.collector_real_kafka import RealKafka
 
 RESULTS = Path(__file__).parent / "results" / "collector.json"
+OTEL_TOPIC = "bench.otel"
 BODIES = 64  # different requests, sent in turn
+SIZES = ((1, 32), (1, 256), (100, 32), (100, 256))  # events a request, connections
+STREAMS = {32: 8, 256: 32}  # streams that stand for so many connections: each has several requests on the way
 
-_LUA = """
-local bodies = {}
-for line in io.lines("%s") do bodies[#bodies + 1] = wrk.format("POST", "/v1/events", wrk.headers, line) end
-local n = 0
-request = function() n = n %% #bodies + 1; return bodies[n] end
-"""
+Results = dict[str, float]
 
 
 def one_event(number: int) -> str:
@@ -52,53 +57,30 @@ def one_event(number: int) -> str:
     return json.dumps(attributes | {"data": data}, separators=(",", ":"))
 
 
-def bodies(batch: int) -> list[str]:
-    """Requests of `batch` events each."""
-    events = [[one_event(place * batch + number) for number in range(batch)] for place in range(BODIES)]
-    return [group[0] if batch == 1 else f"[{','.join(group)}]" for group in events]
+def requests(batch: int, join: Callable[[list[str]], bytes]) -> list[bytes]:
+    """Different requests of `batch` events each."""
+    return [join([one_event(place * batch + number) for number in range(batch)]) for place in range(BODIES)]
 
 
-def load(server: CollectorProcess, batch: int, connections: int, seconds: int, folder: Path) -> tuple[int, float, float]:
-    """Requests answered 200, seconds taken, and the 99th percentile of their latency in ms. Raises RuntimeError for any other answer."""
-    if not shutil.which("wrk"):
-        return asyncio.run(_own_load(server, batch, connections, seconds))
-    lines = folder / f"bodies-{batch}"
-    lines.write_text("\n".join(bodies(batch)))
-    script = folder / f"load-{batch}.lua"
-    script.write_text(_LUA % lines)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "--latency", "-s", str(script)]
-    command += ["-H", f"Authorization: Bearer {KEY}", "-H", "Content-Type: application/json", server.rest]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said or "Socket errors" in said or "\n  0 requests" in said:
-        raise RuntimeError(f"not every request was answered 200:\n{said}")
-    requests, took = re.search(r"(\d+) requests in ([\d.]+)s", said).groups()  # type: ignore[union-attr]
-    p99, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", said).groups()  # type: ignore[union-attr]
-    return int(requests), float(took), float(p99) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+def rest_body(events: list[str]) -> bytes:
+    """As CloudEvents in JSON."""
+    return (events[0] if len(events) == 1 else f"[{','.join(events)}]").encode()
 
 
-async def _own_load(server: CollectorProcess, batch: int, connections: int, seconds: int) -> tuple[int, float, float]:
-    host, port = server.rest.removeprefix("http://").split(":")
-    head = f"POST /v1/events HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: "
-    requests = [f"{head}{len(body)}\r\n\r\n{body}".encode() for body in bodies(batch)]
-    latencies: list[float] = []
-    start = time.monotonic()
+def otlp_body(events: list[str]) -> bytes:
+    """As log records, the event in the body of each."""
+    records = [LogRecord(body=AnyValue(bytes_value=one.encode())) for one in events]
+    return ExportLogsServiceRequest(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=records)])]).SerializeToString()
 
-    async def connection(turn: int) -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        while time.monotonic() - start < seconds:
-            turn += 1
-            sent = time.perf_counter()
-            writer.write(requests[turn % BODIES])
-            answer = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", answer)
-            await reader.readexactly(int(length.group(1)) if length else 0)
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"not every request was answered 200: {answer!r}")
-            latencies.append(time.perf_counter() - sent)
-        writer.close()
 
-    await asyncio.gather(*(connection(turn) for turn in range(connections)))
-    return len(latencies), time.monotonic() - start, sorted(latencies)[int(len(latencies) * 0.99)] * 1000
+def grpc_body(events: list[str]) -> bytes:
+    """As a PublishRequest."""
+    sent = pb.PublishRequest()
+    for one in map(json.loads, events):
+        data = json.dumps(one.pop("data"), separators=(",", ":")).encode()
+        del one["specversion"]
+        sent.events.append(pb.Event(**one, json=data))
+    return sent.SerializeToString()
 
 
 def producer_alone(address: str, seconds: int) -> float:
@@ -126,55 +108,127 @@ def producer_alone(address: str, seconds: int) -> float:
     return done / (time.monotonic() - start)
 
 
-def messages(address: str) -> int:
-    """How many messages stand in events.raw."""
+def messages(address: str, topic: str) -> int:
+    """How many messages stand in `topic`."""
     consumer = Consumer(kafka.consumer_config(address, "bench"))
-    topic = consumer.list_topics(event.RAW_TOPIC, timeout=10).topics[event.RAW_TOPIC]
-    count = sum(consumer.get_watermark_offsets(TopicPartition(event.RAW_TOPIC, number), timeout=10)[1] for number in topic.partitions)
+    numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    count = sum(consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1] for number in numbers)
     consumer.close()
     return count
+
+
+class Side(NamedTuple):
+    """One side of the comparison: what makes load on it (given events a request and connections), and where its events must be then."""
+
+    name: str
+    process: psutil.Process
+    topic: str
+    send: Callable[[int, int, int], Load]
+
+
+class Measured(NamedTuple):
+    """The figures of one load."""
+
+    events_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us_per_event: float
+    rss_mb: float
+
+
+def measure(side: Side, address: str, batch: int, connections: int, seconds: int) -> Measured:
+    """One load. Ends the process where an event was answered for that is not in Kafka."""
+    before, cpu = messages(address, side.topic), sum(side.process.cpu_times()[:2])
+    done = side.send(batch, connections, seconds)
+    cpu, rss = sum(side.process.cpu_times()[:2]) - cpu, side.process.memory_info().rss / 1e6
+    events = done.requests * batch
+    written = messages(address, side.topic) - before
+    if written < events:
+        sys.exit(f"{side.name}: {events} events were answered for, and {written} are in Kafka")
+    return Measured(events / done.seconds, done.p50_ms, done.p99_ms, cpu * 1e6 / events, rss)
+
+
+def sides(server: CollectorProcess, otel: tuple[str, subprocess.Popen[bytes]], folder: Path) -> list[Side]:
+    """All that are compared, the ones that run as processes."""
+    ours, theirs = psutil.Process(server.process.pid), psutil.Process(otel[1].pid)
+    rest = {batch: requests(batch, rest_body) for batch in (1, 100)}
+    otlp = {batch: requests(batch, otlp_body) for batch in (1, 100)}
+    rpc = {batch: requests(batch, grpc_body) for batch in (1, 100)}
+    json_ = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    protobuf = {"Content-Type": "application/x-protobuf"}
+    service = "headrace.collector.v1.Collector"
+    url = f"{server.rest}/v1/events"
+    return [
+        Side("otel", theirs, OTEL_TOPIC, lambda batch, many, s: load.http(otel[0], protobuf, otlp[batch], many, s, folder)),
+        Side("rest", ours, event.RAW_TOPIC, lambda batch, many, s: load.http(url, json_, rest[batch], many, s, folder)),
+        Side("grpc", ours, event.RAW_TOPIC, lambda batch, many, s: load.grpc_calls(
+            server.grpc, f"{service}.Publish", KEY, rpc[batch][0], many, s, folder)),
+        Side("grpc_stream", ours, event.RAW_TOPIC, lambda batch, many, s: load.grpc_streams(
+            server.grpc, f"/{service}/PublishStream", KEY, rpc[batch], STREAMS[many], s)),
+    ]  # fmt: skip
+
+
+def best(found: dict[tuple[str, int, int], Measured], alone: float) -> Results:
+    """The flat results: of each side and batch the better of the numbers of connections, and the ratios."""
+    results: Results = {"producer_events_per_s": round(alone)}
+    for name, batch in {(name, batch): None for name, batch, _ in found}:
+        many, figures = max(
+            ((many, one) for (side, size, many), one in found.items() if (side, size) == (name, batch)),
+            key=lambda pair: pair[1].events_per_s,
+        )
+        results[f"{name}_batch{batch}_connections"] = many
+        results |= {f"{name}_batch{batch}_{field}": round(value, 1) for field, value in figures._asdict().items()}
+    for batch in (1, 100):
+        for name in ("rest", "grpc", "grpc_stream"):
+            ratio = results[f"{name}_batch{batch}_events_per_s"] / results[f"otel_batch{batch}_events_per_s"]
+            results[f"{name}_batch{batch}_per_otel_ratio"] = round(ratio, 2)
+    return results
 
 
 def main() -> None:
     """Measure, print a table, and write benchmarks/results/collector.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=int, default=10, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=1, help="of all measurements; the best of each counts")
+    parser.add_argument("--native", choices=("on", "off"), default="on", help="the collector's native code")
     arguments = parser.parse_args()
-    results: dict[str, float] = {}
-    table = Table("events a request", "connections", "events/s", "p99 ms", "CPU µs an event", "RSS MB", title="Collector over REST")
+    found: dict[tuple[str, int, int], Measured] = {}
+    tools.otel(), tools.ghz(), tools.wrk()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         broker = RealKafka(folder)
         broker.start()
         try:
-            producer_alone(broker.address, 1)
-            alone = results["producer_events_per_s"] = round(producer_alone(broker.address, arguments.seconds))
-            with collector(broker.address, folder) as server:
+            kafka.ensure_topics(AdminClient({"bootstrap.servers": broker.address}), {OTEL_TOPIC: 3})
+            producer_alone(broker.address, 2)
+            alone = producer_alone(broker.address, arguments.seconds)
+            with (
+                collector(broker.address, folder, COLLECTOR_NATIVE=arguments.native) as server,
+                tools.otel_running(broker.address, OTEL_TOPIC, folder) as otel,
+            ):
                 server.wait()
-                process = psutil.Process(server.process.pid)
-                load(server, 100, 8, 2, folder)
-                for batch, connections in ((1, 32), (1, 256), (100, 32), (100, 256)):
-                    before, cpu = messages(broker.address), sum(process.cpu_times()[:2])
-                    requests, took, p99 = load(server, batch, connections, arguments.seconds, folder)
-                    cpu, rss = sum(process.cpu_times()[:2]) - cpu, process.memory_info().rss / 1e6
-                    written = messages(broker.address) - before
-                    if written < requests * batch:
-                        sys.exit(f"{requests * batch} events were answered 200, and {written} are in Kafka")
-                    rate, each = round(requests * batch / took), cpu * 1e6 / (requests * batch)
-                    table.add_row(str(batch), str(connections), f"{rate:,}", f"{p99:.0f}", f"{each:.1f}", f"{rss:.0f}")
-                    if rate > results.get(f"rest_batch{batch}_events_per_s", 0):
-                        results[f"rest_batch{batch}_events_per_s"] = rate
-                        results[f"rest_batch{batch}_p99_ms"] = round(p99, 1)
-                        results[f"rest_batch{batch}_connections"] = connections
-                        results[f"rest_batch{batch}_cpu_us_per_event"] = round(each, 1)
+                compared = sides(server, otel, folder)
+                for side in compared:
+                    side.send(100, 32, 2)
+                for _ in range(arguments.rounds):
+                    for batch, many in SIZES:
+                        for side in compared:
+                            figures = measure(side, broker.address, batch, many, arguments.seconds)
+                            place = (side.name, batch, many)
+                            found[place] = max(found.get(place, figures), figures)
                 server.stop()
         finally:
             broker.kill()
-    results["rest_batch100_per_producer_ratio"] = round(results["rest_batch100_events_per_s"] / alone, 2)
-    results["rest_batch1_per_producer_ratio"] = round(results["rest_batch1_events_per_s"] / alone, 2)
+    results = best(found, alone)
+    table = Table("", "events a request", "connections", "events/s", "p50 ms", "p99 ms", "CPU µs an event", "RSS MB", title="Collectors")
+    for (side_name, batch, many), one in sorted(found.items(), key=lambda item: (item[0][1], item[0][2])):
+        cells = (f"{one.events_per_s:,.0f}", f"{one.p50_ms:.1f}", f"{one.p99_ms:.1f}", f"{one.cpu_us_per_event:.1f}", f"{one.rss_mb:.0f}")
+        table.add_row(side_name, str(batch), str(many), *cells)
     Console().print(table, f"confluent-kafka's own producer, a report for each message: {alone:,.0f} events/s")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    Console().print({name: value for name, value in results.items() if name.endswith("ratio")})
+    if arguments.native == "on":
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -56,12 +56,14 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Sending(NamedTuple):
-    """One request: what the server knows of it and the rules that hold for it."""
+    """One request: what the server knows of it and the rules that hold for it. `source` and `types` are those that its key is bound to."""
 
     receipt: event.Receipt
     received_at: str
     registry: Registry
     limits: Limits
+    source: str | None = None
+    types: frozenset[str] | None = None
 
 
 class TooMany(Exception):

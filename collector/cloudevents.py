@@ -10,6 +10,7 @@ from collector.reading import Form, Texts
 from headrace.dead_letter import Invalid, Reason
 
 _ATTRIBUTES = ("id", "source", "type", "time", "subject", "dataschema", "specversion")
+_BINARY = frozenset(f"ce-{name}" for name in _ATTRIBUTES)
 
 FORM = Form(
     container="a JSON array of events",
@@ -22,7 +23,7 @@ FORM = Form(
 
 def is_binary(headers: Mapping[str, str]) -> bool:
     """Whether a request with these headers (lower case) has the attributes in its headers and data as its body."""
-    return any(f"ce-{name}" in headers for name in _ATTRIBUTES)
+    return not _BINARY.isdisjoint(headers)
 
 
 def read_binary(body: bytes, headers: Mapping[str, str], limits: Limits) -> tuple[list[SentEvent | Unreadable], Texts]:

@@ -2,8 +2,12 @@
 
 import zlib
 
-ENCODINGS = ("identity", "gzip", "deflate")
-_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+import brotli
+import zstandard
+
+ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd")
+_WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # as zlib counts them: 31 is a gzip header, 15 zlib's
+_ZSTD_WINDOW = 8 * 1024 * 1024  # bytes: what a decoder must support (RFC 8878, 3.1.1.1.2), and no more
 
 
 class Unsupported(Exception):
@@ -23,14 +27,18 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
+    if name == "br":
+        return _brotli(body, limit)
+    if name == "zstd":
+        return _zstd(body, limit)
     if name not in _WINDOW:
         raise Unsupported(f"content encoding {name[:50]!r} is not supported: use {', '.join(ENCODINGS)}")
     if name == "deflate" and body[:1] and body[0] & 0x0F != 8:
-        return _inflate(body, -15, limit)  # without the zlib header, as some clients send it
-    return _inflate(body, _WINDOW[name], limit)
+        return _zlib(body, -15, limit)  # without the zlib header, as some clients send it
+    return _zlib(body, _WINDOW[name], limit)
 
 
-def _inflate(body: bytes, window: int, limit: int) -> bytes:
+def _zlib(body: bytes, window: int, limit: int) -> bytes:
     parts: list[bytes] = []
     room, rest = limit, body
     while rest:  # gzip allows several members one after the other
@@ -38,10 +46,10 @@ def _inflate(body: bytes, window: int, limit: int) -> bytes:
         try:
             part = member.decompress(rest, room + 1)
         except zlib.error as error:
-            raise Corrupt(f"the body is not compressed as its content encoding says: {error}") from None
+            raise _not_compressed(error) from None
         room -= len(part)
         if room < 0:
-            raise TooLong(f"the body has more than {limit} bytes when decompressed")
+            raise _too_long(limit)
         if not member.eof:
             raise Corrupt("the compressed body is cut off")
         parts.append(part)
@@ -49,3 +57,44 @@ def _inflate(body: bytes, window: int, limit: int) -> bytes:
         if window != _WINDOW["gzip"] and rest:
             raise Corrupt("there is something after the end of the compressed body")
     return b"".join(parts)
+
+
+def _brotli(body: bytes, limit: int) -> bytes:
+    stream = brotli.Decompressor()
+    try:
+        plain: bytes = stream.process(body, output_buffer_limit=limit + 1)
+        while not stream.is_finished() and len(plain) <= limit:
+            if stream.can_accept_more_data():
+                raise Corrupt("the compressed body is cut off")
+            plain += stream.process(b"", output_buffer_limit=limit + 1)
+    except brotli.error as error:
+        raise _not_compressed(error) from None
+    if len(plain) > limit:
+        raise _too_long(limit)
+    return plain
+
+
+def _zstd(body: bytes, limit: int) -> bytes:
+    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    parts: list[bytes] = []
+    rest = body
+    try:
+        if len(decoder.stream_reader(body, read_across_frames=True).read(limit + 1)) > limit:
+            raise _too_long(limit)
+        while rest or not parts:  # now that the size is known, once more, since a reader does not tell where the body is cut off
+            frame = decoder.decompressobj()
+            parts.append(frame.decompress(rest))
+            if not frame.eof:
+                raise Corrupt("the compressed body is cut off")
+            rest = frame.unused_data
+    except zstandard.ZstdError as error:
+        raise _not_compressed(error) from None
+    return b"".join(parts)
+
+
+def _too_long(limit: int) -> TooLong:
+    return TooLong(f"the body has more than {limit} bytes when decompressed")
+
+
+def _not_compressed(error: Exception) -> Corrupt:
+    return Corrupt(f"the body is not compressed as its content encoding says: {error}")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from collector import metrics
-from collector.accept import Limits, Outcome, Rejection, Sending, SentEvent, Unreadable, accept, letter
+from collector.accept import Limits, Outcome, Rejection, Sending, letter
+from collector.fast import Fast
 from collector.outbox import Outbox
-from collector.reading import Texts
 from collector.senders import Key, Senders
 from headrace import dead_letter, event
 from headrace.dead_letter import Invalid
@@ -25,11 +25,12 @@ class Taken(NamedTuple):
 class Intake:
     """The collector without its protocols."""
 
-    def __init__(self, registry: Registry, limits: Limits, senders: Senders, outbox: Outbox) -> None:
+    def __init__(self, registry: Registry, limits: Limits, senders: Senders, outbox: Outbox, fast: Fast | None = None) -> None:
         self.registry = registry
         self.limits = limits
         self.senders = senders
         self.outbox = outbox
+        self.fast = fast
 
     def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None) -> Sending:
         """A request that arrives now."""
@@ -49,11 +50,6 @@ class Intake:
     async def refuse_body(self, problem: Invalid, body: bytes, sending: Sending) -> None:
         """Keep the bytes of a request that could not be read. Raises Unavailable."""
         await self.take(Outcome([], [Rejection(0, letter(problem, body, sending))]), sending)
-
-    @staticmethod
-    def judge(sent: Sequence[SentEvent | Unreadable], texts: Texts, sending: Sending) -> Outcome:
-        """Which of the events are accepted."""
-        return accept(sent, texts, sending)
 
 
 def _keyed(rejection: Rejection) -> tuple[bytes, bytes]:

@@ -27,6 +27,7 @@ class Form(NamedTuple):
     split: Callable[[bytes], list[msgspec.Raw]]
     event: Callable[[bytes], SentEvent | Unreadable]
     members: Mapping[str, str]
+    source: str | None = None  # of all events, where the form has no member for it
 
 
 def read_batch(body: bytes, form: Form, limits: Limits) -> tuple[list[SentEvent | Unreadable], Texts]:
@@ -49,7 +50,7 @@ def read_one(body: bytes, form: Form, limits: Limits) -> tuple[list[SentEvent | 
     text = body.strip()
     if text[:1] != b"{":
         raise _not_of_form(body, "a JSON object")
-    one = _read_event(text, form, limits)
+    one = read_event(text, form, limits)
     if isinstance(one, Unreadable) and one.problem.reason is Reason.UNPARSEABLE:
         raise one.problem
     return [one], lambda: [body]
@@ -59,7 +60,7 @@ def _one_by_one(body: bytes, form: Form, limits: Limits) -> tuple[list[SentEvent
     """The slow way, for a body with an event that is unreadable or perhaps too large."""
     texts = _texts(body, form)
     check_count(len(texts), limits)
-    return [_read_event(text, form, limits) for text in texts], lambda: texts
+    return [read_event(text, form, limits) for text in texts], lambda: texts
 
 
 def _texts(body: bytes, form: Form) -> list[bytes]:
@@ -81,7 +82,8 @@ def _texts(body: bytes, form: Form) -> list[bytes]:
     return texts
 
 
-def _read_event(text: bytes, form: Form, limits: Limits) -> SentEvent | Unreadable:
+def read_event(text: bytes, form: Form, limits: Limits) -> SentEvent | Unreadable:
+    """The event that `text` is, or why it cannot be read."""
     if len(text) > limits.event_bytes:
         detail = f"the event has {len(text)} bytes: at most {limits.event_bytes} are allowed"
         return Unreadable(Invalid(Reason.TOO_LARGE, detail), _glimpse(text, form))

@@ -1,9 +1,8 @@
-"""The collector over HTTP: a thin ASGI application, from a request to `Intake` and back."""
+"""The collector over HTTP: from a request to `Intake` and back."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -11,18 +10,13 @@ import prometheus_client
 import structlog
 
 from collector import cloudevents, metrics, openapi, segment
-from collector.accept import SentEvent, TooMany, Unreadable
+from collector.accept import Outcome, Sending, TooMany, accept
+from collector.fast import judge_batch, judge_one
+from collector.http import Answer, Request, error
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
-from collector.reading import Texts, read_batch, read_one
 from collector.senders import Key, write_key_of
 from headrace.dead_letter import Invalid, Reason, Unavailable
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Events = tuple[list[SentEvent | Unreadable], Texts]
 
 BATCH = "/v1/batch"
 EVENTS = "/v1/events"
@@ -37,33 +31,19 @@ _RETRY_AFTER = "2"
 _log = structlog.get_logger()
 
 
-class Answer(NamedTuple):
-    """An HTTP response."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-    media_type: str = "application/json"
-
-
 class Refused(Exception):
     """A request, as opposed to one of its events, that is not taken."""
 
     def __init__(self, status: int, code: str, message: str, *headers: tuple[str, str]) -> None:
         super().__init__(message)
-        self.answer = Answer(status, msgspec.json.encode({"code": code, "message": message}), headers)
-
-
-class Gone(Exception):
-    """The client closed the connection before its request was complete."""
+        self.answer = error(status, code, message, *headers)
 
 
 class Rest:
-    """The ASGI application. Sizes are in bytes: of a request as sent, and after decompression."""
+    """The routes. `max_body` is the bound on a request after decompression, in bytes."""
 
-    def __init__(self, intake: Intake, *, max_request: int, max_body: int, origins: Iterable[str]) -> None:
+    def __init__(self, intake: Intake, *, max_body: int, origins: Iterable[str]) -> None:
         self._intake = intake
-        self._max_request = max_request
         self._max_body = max_body
         self._origins = frozenset(origins)
         self._gets: dict[str, Callable[[], Answer]] = {
@@ -74,33 +54,30 @@ class Rest:
             "/docs": lambda: Answer(200, openapi.PAGE, media_type="text/html; charset=utf-8"),
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            return
+    async def answer(self, request: Request) -> Answer:
+        """Serve one request. Never raises."""
         started = time.perf_counter()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            answer = await self._answer(scope, headers, receive)
+            answer = await self._route(request)
         except Refused as refused:
             answer = refused.answer
         except Unavailable as unavailable:
-            answer = Refused(503, "unavailable", f"{unavailable}: send it again", ("retry-after", _RETRY_AFTER)).answer
-        except Gone:
-            return
+            answer = error(503, "unavailable", f"{unavailable}: send it again", ("retry-after", _RETRY_AFTER))
         except Exception:
-            _log.exception("a request could not be served", path=scope["path"])
-            answer = Refused(500, "internal", "the collector failed: send it again").answer
-        await _respond(answer, self._cors(headers), send)
-        if scope["path"] in _POSTS:
+            _log.exception("a request could not be served", path=request.path)
+            answer = error(500, "internal", "the collector failed: send it again")
+        if request.path in _POSTS:
             metrics.requests("rest", answer.status).inc()
             metrics.latency("rest").observe(time.perf_counter() - started)
+        if "origin" in request.headers:
+            answer = answer._replace(headers=(*answer.headers, *self._cors(request.headers)))
+        return answer
 
-    async def _answer(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Answer:
-        path, method = scope["path"], scope["method"]
+    async def _route(self, request: Request) -> Answer:
+        path, method = request.path, request.method
         if path in _POSTS:
             if method == "POST":
-                return await self._post(path, scope, headers, receive)
+                return await self._post(request)
             allowed = "POST, OPTIONS"
         elif path in self._gets:
             if method in ("GET", "HEAD"):
@@ -112,25 +89,29 @@ class Rest:
             return Answer(204, b"", (("allow", allowed),))
         raise Refused(405, "method_not_allowed", f"{method[:20]} is not allowed here: use {allowed}", ("allow", allowed))
 
-    async def _post(self, path: str, scope: Scope, headers: dict[str, str], receive: Receive) -> Answer:
-        presented = self._presented(scope, headers)
+    async def _post(self, request: Request) -> Answer:
+        path, headers, body = request.path, request.headers, request.body
+        presented = self._presented(request)
         key = self._intake.senders.known(presented)
         if key is None and (presented is not None or path == EVENTS):
             raise _unauthorized()
         media_type = _media_type(path, headers.get("content-type", ""))
-        body = await self._body(headers, receive)
         if key is None:  # a beacon of an SDK: its key is in the body
-            key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
+            try:
+                key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
+            except Invalid:
+                key = None
             if key is None:
                 raise _unauthorized()
         protocol = "cloudevents" if path == EVENTS else "segment"
-        client = scope.get("client")
-        sending = self._intake.sending(protocol, key, client[0] if client else None, headers.get("user-agent"))
+        sending = self._intake.sending(protocol, key, request.client, headers.get("user-agent"))
         try:
-            body = self._inflated(body, headers)
-            outcome = self._intake.judge(*self._read(path, media_type, body, headers, key), sending)
-        except TooMany as error:
-            raise Refused(413, "too_many_events", str(error)) from None
+            if "content-encoding" in headers:
+                body = self._inflated(body, headers)
+                request = request._replace(body=body)
+            outcome = self._judged(request, media_type, key, sending)
+        except TooMany as problem:
+            raise Refused(413, "too_many_events", str(problem)) from None
         except Invalid as problem:
             await self._intake.refuse_body(problem, body, sending)
             raise Refused(400, problem.reason, problem.detail) from None
@@ -138,30 +119,11 @@ class Rest:
         return _told(await self._intake.take(outcome, sending))
 
     @staticmethod
-    def _presented(scope: Scope, headers: dict[str, str]) -> str | None:
+    def _presented(request: Request) -> str | None:
         """The write key in the header or the query; "" where the header holds none that can be read."""
-        if "authorization" in headers:
-            return write_key_of(headers["authorization"]) or ""
-        query = scope.get("query_string", b"")
-        return parse_qs(query.decode("latin-1")).get("writeKey", [None])[0] if query else None
-
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        too_long = f"the request has more than {self._max_request} bytes: send fewer events at once"
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > self._max_request:
-            raise Refused(413, "too_large", too_long, ("connection", "close"))
-        parts, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_request:
-                raise Refused(413, "too_large", too_long, ("connection", "close"))
-            parts.append(part)
-            if not message.get("more_body"):
-                return b"".join(parts) if len(parts) > 1 else part
+        if "authorization" in request.headers:
+            return write_key_of(request.headers["authorization"]) or ""
+        return parse_qs(request.query.decode("latin-1")).get("writeKey", [None])[0] if request.query else None
 
     def _inflated(self, body: bytes, headers: dict[str, str]) -> bytes:
         try:
@@ -173,16 +135,17 @@ class Rest:
         except Corrupt as error:
             raise Invalid(Reason.UNPARSEABLE, str(error)) from None
 
-    def _read(self, path: str, media_type: str, body: bytes, headers: dict[str, str], key: Key) -> Events:
-        limits = self._intake.limits
+    def _judged(self, request: Request, media_type: str, key: Key, sending: Sending) -> Outcome:
+        """What becomes of the events of `request`, whose body is inflated."""
+        fast, path, body = self._intake.fast, request.path, request.body
         if path != EVENTS:
             form = segment.form(key.source, self._intake.registry, _CALLS.get(path))
-            return read_batch(body, form, limits) if path == BATCH else read_one(body, form, limits)
-        if media_type not in (_ONE_EVENT, _MANY_EVENTS) and cloudevents.is_binary(headers):
-            return cloudevents.read_binary(body, headers, limits)
+            return (judge_batch if path == BATCH else judge_one)(body, form, sending, fast)
+        if media_type not in (_ONE_EVENT, _MANY_EVENTS) and cloudevents.is_binary(request.headers):
+            return accept(*cloudevents.read_binary(body, request.headers, sending.limits), sending)
         if media_type == _MANY_EVENTS or (media_type != _ONE_EVENT and body.lstrip()[:1] == b"["):
-            return read_batch(body, cloudevents.FORM, limits)
-        return read_one(body, cloudevents.FORM, limits)
+            return judge_batch(body, cloudevents.FORM, sending, fast)
+        return judge_one(body, cloudevents.FORM, sending, fast)
 
     def _cors(self, headers: dict[str, str]) -> tuple[tuple[str, str], ...]:
         origin = headers.get("origin")
@@ -212,6 +175,8 @@ class Rest:
 
 
 def _told(taken: Taken) -> Answer:
+    if not taken.rejected:
+        return Answer(200, b'{"accepted":%d,"rejected":[]}' % taken.accepted)
     rejected = [
         {"index": one.index, "id": one.letter.id, "reason": one.letter.reason, "detail": one.letter.detail} for one in taken.rejected
     ]
@@ -237,12 +202,3 @@ def _media_type(path: str, content_type: str) -> str:
 def _unauthorized() -> Refused:
     message = "no known write key: send it as the user name of Basic authentication, or as a Bearer token"
     return Refused(401, "unauthorized", message, ("www-authenticate", 'Basic realm="headrace"'))
-
-
-async def _respond(answer: Answer, cors: tuple[tuple[str, str], ...], send: Send) -> None:
-    headers = [(b"content-type", answer.media_type.encode()), (b"content-length", b"%d" % len(answer.body))]
-    if answer.status == 204:
-        headers = []
-    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*answer.headers, *cors)]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})

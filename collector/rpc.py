@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from collector import metrics
-from collector.accept import SentEvent, TooMany, Unreadable
+from collector.accept import SentEvent, TooMany, Unreadable, accept
 from collector.intake import Intake, Taken
 from collector.reading import check_count
 from collector.senders import Key, write_key_of
@@ -57,8 +57,8 @@ class Rpc(CollectorServicer):
         code, problem = grpc.StatusCode.OK, ""
         try:
             check_count(len(request.events), self._intake.limits)
-            sent = [_event(one, self._intake.limits.event_bytes) for one in request.events]
-            outcome = self._intake.judge(sent, lambda: [one.SerializeToString() for one in request.events], sending)
+            sent = [event_of(one, self._intake.limits.event_bytes) for one in request.events]
+            outcome = accept(sent, lambda: [one.SerializeToString() for one in request.events], sending)
             return _reply(await self._intake.take(outcome, sending))
         except TooMany as error:
             code, problem = grpc.StatusCode.INVALID_ARGUMENT, str(error)
@@ -73,7 +73,8 @@ class Rpc(CollectorServicer):
         await context.abort(code, problem)
 
 
-def _event(one: pb.Event, max_bytes: int) -> SentEvent | Unreadable:
+def event_of(one: pb.Event, max_bytes: int) -> SentEvent | Unreadable:
+    """What a message of gRPC says, or why it is too large."""
     event = SentEvent(
         id=one.id,
         source=one.source,

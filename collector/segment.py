@@ -70,6 +70,7 @@ def form(source: str, registry: Registry, type: str | None = None) -> Form:
         split=lambda body: _raw_calls.decode(body).batch,
         event=lambda text: to_event(_call.decode(text)),
         members=_MEMBERS,
+        source=source,
     )
 
 

@@ -23,6 +23,7 @@ class CollectorSettings(Settings):
 
     rest_port: int = Field(8000, ge=0, le=65535)
     grpc_port: int = Field(50051, ge=0, le=65535)
+    native: Literal["auto", "on", "off"] = "auto"
     id: str = Field("collector", min_length=1, max_length=100)
     pseudonym_key: str = Field(min_length=8)
     source: str = Field("website", min_length=1, max_length=200)
@@ -30,6 +31,10 @@ class CollectorSettings(Settings):
     deadline_seconds: float = Field(10, gt=0, le=300)
     max_event_bytes: int = Field(32 * 1024, ge=1024, le=512 * 1024)
     max_request_bytes: int = Field(500_000, ge=1024)
+    max_unanswered_bytes: int = Field(64_000_000, ge=1_000_000)
+    max_connections: int = Field(4096, ge=1)
+    receive_seconds: float = Field(9, gt=0, le=300)
+    idle_seconds: float = Field(9, gt=0, le=3600)
     max_body_bytes: int = Field(4_000_000, ge=1024)
     max_batch_events: int = Field(500, ge=1, le=10_000)
     max_depth: int = Field(32, ge=1, le=500)

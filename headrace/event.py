@@ -11,7 +11,7 @@ RAW_TOPIC = "events.raw"
 ENRICHED_TOPIC = "events.enriched"
 
 
-class Receipt(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Receipt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """What the server knows of the sending. No client can set any of it."""
 
     collector_id: str

@@ -56,7 +56,8 @@ class Registry:
     def __init__(self, types: Mapping[str, EventType], schemas: Mapping[str, dict[str, Any]]) -> None:
         self.types = types
         self.schemas = schemas  # by schema ref
-        self._type_by_name = {name.lower(): name for name in types} | {
+        # The event type by each name that clients may call it, in lower case.
+        self.names = {name.lower(): name for name in types} | {
             alias.lower(): name for name, of in types.items() for alias in of.aliases
         }
         self._default_ref = {name: f"{name}/{of.version}" for name, of in types.items()}
@@ -72,7 +73,7 @@ class Registry:
 
     def type_named(self, name: str) -> str | None:
         """The event type that clients call `name` (its own name or an alias, in any case), or None."""
-        return self._type_by_name.get(name) or self._type_by_name.get(name.lower())
+        return self.names.get(name) or self.names.get(name.lower())
 
     def schema_ref(self, type: str, asked: str | None = None) -> str:
         """The schema ref of an event of `type` (one of the plan's) whose dataschema is `asked`. Raises Invalid(UNKNOWN_SCHEMA)."""
@@ -80,8 +81,12 @@ class Registry:
             return self._default_ref[type]
         if asked in self._validators and asked.startswith(type + "/"):
             return asked
-        known = ", ".join(ref for ref in self._validators if ref.startswith(type + "/"))
+        known = ", ".join(self.refs(type))
         raise Invalid(Reason.UNKNOWN_SCHEMA, f"dataschema {asked[:100]!r} is not a schema of {type}; known: {known}")
+
+    def refs(self, type: str) -> list[str]:
+        """The schema refs of all versions of `type`."""
+        return [ref for ref in self.schemas if ref.startswith(type + "/")]
 
     def validate(self, ref: str, data: bytes) -> None:
         """Check JSON text against the schema `ref`. Raises Invalid (UNPARSEABLE, UNKNOWN_SCHEMA or SCHEMA_INVALID)."""

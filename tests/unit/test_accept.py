@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from collector import cloudevents, jsontext, segment
 from collector.accept import Limits, Outcome, Sending, TooMany, accept, letter, utc
+from collector.fast import Fast, judge_batch, judge_one
 from collector.reading import Form, read_batch, read_one
 from headrace import dead_letter, event
 from headrace.dead_letter import Invalid, Reason
@@ -33,8 +34,18 @@ EVENT: dict[str, Any] = {
 }
 
 
+fast: Fast | None = None
+
+
+@pytest.fixture(params=["python", "native"], autouse=True, scope="module")
+def implementation(request: pytest.FixtureRequest) -> None:
+    """All of these tests run on both."""
+    global fast  # noqa: PLW0603 - hypothesis wants no fixture for each example
+    fast = Fast(REGISTRY, LIMITS) if request.param == "native" else None
+
+
 def taken(body: bytes, form: Form = cloudevents.FORM) -> Outcome:
-    return accept(*read_batch(body, form, LIMITS), SENDING)
+    return judge_batch(body, form, SENDING, fast)
 
 
 def one(**changes: Any) -> Outcome:
@@ -245,7 +256,7 @@ def test_a_repeated_key_is_always_found(pairs: list[tuple[str, Any]], colon: str
 )
 def test_a_body_that_cannot_be_read_is_refused_as_a_whole(body: bytes, expected: Reason) -> None:
     with pytest.raises(Invalid) as caught:
-        read_batch(body, cloudevents.FORM, LIMITS)
+        taken(body)
     assert caught.value.reason == expected
 
 
@@ -253,7 +264,7 @@ def test_more_events_than_allowed() -> None:
     assert len(taken(b"[" + b",".join([b"{}"] * 20) + b"]").rejected) == 20
     for filler in (b"{}", b"5"):
         with pytest.raises(TooMany):
-            read_batch(b"[" + b",".join([filler] * 21) + b"]", cloudevents.FORM, LIMITS)
+            taken(b"[" + b",".join([filler] * 21) + b"]")
 
 
 def test_a_large_payload_is_cut_to_what_kafka_takes() -> None:
@@ -292,12 +303,19 @@ def test_n_in_n_out(events: list[bytes]) -> None:
 
 @given(st.binary() | st.lists(scraps | st.binary(max_size=5)).map(b"".join))
 def test_any_bytes_are_answered(body: bytes) -> None:
-    for read, form in ((read_batch, cloudevents.FORM), (read_one, cloudevents.FORM), (read_batch, SEGMENT), (read_one, SEGMENT)):
+    for read, judge, form in (
+        (read_batch, judge_batch, cloudevents.FORM),
+        (read_one, judge_one, cloudevents.FORM),
+        (read_batch, judge_batch, SEGMENT),
+        (read_one, judge_one, SEGMENT),
+    ):
         try:
-            sent, texts = read(body, form, LIMITS)
+            sent, _ = read(body, form, LIMITS)
         except (Invalid, TooMany):
+            with pytest.raises((Invalid, TooMany)):
+                judge(body, form, SENDING, fast)
             continue
-        well_formed(accept(sent, texts, SENDING), len(sent))
+        well_formed(judge(body, form, SENDING, fast), len(sent))
 
 
 @given(st.binary(), st.dictionaries(st.sampled_from(["ce-id", "ce-type", "ce-time", "ce-source", "ce-subject"]), st.text(max_size=20)))

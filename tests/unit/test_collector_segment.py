@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from collector import segment
-from collector.accept import Limits, Outcome, Sending, accept
-from collector.reading import read_batch, read_one
+from collector.accept import Limits, Outcome, Sending
+from collector.fast import Fast, judge_batch, judge_one
 from headrace import event
 from headrace.dead_letter import Reason
 from headrace.registry import Registry
@@ -19,9 +19,18 @@ LIMITS = Limits()
 SENDING = Sending(event.Receipt(collector_id="c1", protocol="segment"), "2026-11-21T10:00:00.000Z", REGISTRY, LIMITS)
 
 
+fast: Fast | None = None
+
+
+@pytest.fixture(params=["python", "native"], autouse=True, scope="module")
+def implementation(request: pytest.FixtureRequest) -> None:
+    global fast  # noqa: PLW0603
+    fast = Fast(REGISTRY, LIMITS) if request.param == "native" else None
+
+
 def batch(*calls: Any) -> Outcome:
     body = json.dumps({"batch": calls, "sentAt": "2026-11-21T10:00:00Z", "writeKey": "ignored here"}).encode()
-    return accept(*read_batch(body, segment.form("website", REGISTRY), LIMITS), SENDING)
+    return judge_batch(body, segment.form("website", REGISTRY), SENDING, fast)
 
 
 def event_of(outcome: Outcome) -> event.RawEvent:
@@ -95,14 +104,14 @@ def test_a_bad_call_is_named_and_spoils_no_other(call: Any, reason: Reason, id: 
 
 def test_the_path_says_the_type_of_a_single_call() -> None:
     form = segment.form("website", REGISTRY, "page")
-    sent, texts = read_one(b'{"type":"track","messageId":"m"}', form, LIMITS)
-    assert event_of(accept(sent, texts, SENDING)).type == "page_view"
+    outcome = judge_one(b'{"type":"track","messageId":"m"}', form, SENDING, fast)
+    assert event_of(outcome).type == "page_view"
 
 
 def test_members_of_the_call_go_beside_data_as_it_was() -> None:
     body = b'{"messageId":"m","name":"N","properties":{"price":1.50,"big":12345678901234567890123}}'
-    sent, texts = read_one(body, segment.form("website", REGISTRY, "page"), LIMITS)
-    assert bytes(event_of(accept(sent, texts, SENDING)).data) == b'{"name":"N","price":1.50,"big":12345678901234567890123}'
+    outcome = judge_one(body, segment.form("website", REGISTRY, "page"), SENDING, fast)
+    assert bytes(event_of(outcome).data) == b'{"name":"N","price":1.50,"big":12345678901234567890123}'
 
 
 @pytest.mark.parametrize(

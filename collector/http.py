@@ -1,0 +1,365 @@
+"""HTTP/1.1 as the collector needs it: an asyncio protocol on llhttp (httptools), one request of a connection after the other.
+
+What a client can do to it is bounded: a request has one deadline from its first byte to its last; a connection that asks for nothing, or
+does not read its answer, has one too; heads, bodies, connections and the bytes of all requests that are unanswered have limits. Who goes
+beyond one is told so in JSON, and the connection is closed.
+"""
+
+import asyncio
+import math
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from functools import cache
+from http import HTTPStatus
+from socket import socket
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import httptools
+import msgspec
+import structlog
+
+_SWEEP_EVERY = 0.5  # seconds between two looks at who is too slow
+_LINGER = 2.0  # seconds that a client which is refused in the middle of its request gets to read why
+_log = structlog.get_logger()
+
+
+class Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    media_type: str = "application/json"
+
+
+def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Answer:
+    """The form of every error: a JSON object with `code` and `message`."""
+    return Answer(status, msgspec.json.encode({"code": code, "message": message}), headers)
+
+
+class Request(NamedTuple):
+    """A request that was received whole. Names of headers are in lower case; a repeated header's values stand with commas between."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: dict[str, str]
+    body: bytes
+    client: str | None  # address
+    http10: bool = False
+    keep_alive: bool = True
+
+
+class Bounds(NamedTuple):
+    """What clients may do. Sizes in bytes, times in seconds."""
+
+    request_bytes: int = 500_000  # of a body, as sent
+    head_bytes: int = 32 * 1024  # of the request line and the headers
+    unanswered_bytes: int = 64_000_000  # of all bodies whose requests are not answered yet
+    connections: int = 4096
+    receive_seconds: float = 9.0  # from the first byte of a request to its last
+    idle_seconds: float = 9.0  # without a request
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Server:
+    """Serves `handler` on one listening socket. `handler` must not raise."""
+
+    def __init__(self, handler: Handler, bounds: Bounds, tls: ssl.SSLContext | None = None) -> None:
+        self.handler = handler
+        self.bounds = bounds
+        self.unanswered_bytes = 0
+        self.stopping = False
+        self.connections: set[_Connection] = set()
+        self.date = b""
+        self.now = 0.0  # the loop's time, renewed by each sweep and each read
+        self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, listener: socket) -> None:
+        """Take connections from now on."""
+        loop = self.loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), sock=listener, ssl=self._tls, backlog=4096)
+        self._sweep()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more connections, finish what is in flight for at most `grace` seconds, then close."""
+        self.stopping = True
+        self._server.close()
+        for connection in list(self.connections):
+            connection.stop()
+        end = self.loop.time() + grace
+        while self.connections and self.loop.time() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.abort()
+        self._sweeper.cancel()
+
+    def run(self, work: Any) -> None:
+        """Run a coroutine of a connection, and keep hold of it meanwhile."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _sweep(self) -> None:
+        now = self.now = self.loop.time()
+        self.date = formatdate(usegmt=True).encode()
+        for connection in [one for one in self.connections if one.expires <= now]:
+            connection.too_slow()
+        self._sweeper = self.loop.call_later(_SWEEP_EVERY, self._sweep)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. The methods named `on_…` are llhttp's events."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._bounds = server.bounds
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Request | Answer] = deque()  # requests that wait for the one being served; an Answer is the last word
+        self._busy = False  # a request is being served
+        self._receiving = False  # a request has begun and not ended
+        self._in_head = False
+        self._ended = False  # nothing more is read from this client
+        self._half_closed = False
+        self._choked = False  # the client does not read its answers
+        self._counted = 0  # bytes of this connection in the server's `unanswered_bytes`
+        self._head_fed = 0
+        self.expires = math.inf
+
+    # ---- the connection
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        server = self._server
+        self.expires = server.loop.time() + self._bounds.receive_seconds
+        if len(server.connections) >= self._bounds.connections:
+            self._last_word(error(503, "busy", "too many connections: try again", ("retry-after", "2")))
+            transport.close()
+            return
+        peer = transport.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) else None
+        server.connections.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._ended = True
+        self._server.connections.discard(self)
+        if not self._busy:
+            self._answered()
+        del self._parser  # it holds this object, so that only the garbage collector would find both
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self._head_fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:  # we speak HTTP/1.1 only, and may ignore the wish (RFC 9110, 7.8)
+            self._parser = httptools.HttpRequestParser(self)
+            if rest := data[upgrade.args[0] :]:
+                self.data_received(rest)
+        except httptools.HttpParserError:
+            self._refuse(400, "bad_request", "this is not an HTTP request")
+        if self._in_head and self._head_fed > self._bounds.head_bytes:
+            self._refuse_head()
+        if self._queue:
+            if self._busy:
+                self._transport.pause_reading()
+            else:
+                self._go()
+
+    def eof_received(self) -> bool:
+        self._half_closed = True
+        return self._busy and self._server._tls is None  # a client may shut down its side and still wait for the answer
+
+    def pause_writing(self) -> None:
+        self._choked = True
+        self.expires = self._server.loop.time() + self._bounds.receive_seconds
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        self.expires = self._server.loop.time() + self._bounds.idle_seconds
+        self._go()
+
+    def too_slow(self) -> None:
+        """The deadline of what the client has to do now is over."""
+        if self._receiving and not self._choked and not self._ended:
+            self._refuse(408, "too_slow", f"the request was not complete within {self._bounds.receive_seconds:g} s")
+            self._go()
+        else:
+            self.abort()
+
+    def stop(self) -> None:
+        """Serve what was received whole or has begun, and no more."""
+        if not self._busy and not self._receiving:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    # ---- what llhttp sees
+
+    def on_message_begin(self) -> None:
+        self._receiving = self._in_head = True
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._head_size = self._head_fed = self._size = 0
+        self._parts: list[bytes] = []
+        self.expires = self._server.loop.time() + self._bounds.receive_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        if self._ended:
+            return
+        self._in_head = False
+        headers = self._headers
+        if self._head_size + len(self._url) > self._bounds.head_bytes:
+            self._refuse_head()
+        elif "host" not in headers and self._parser.get_http_version() == "1.1":
+            self._refuse(400, "bad_request", "the request has no Host header (RFC 9112, 3.2)")
+        elif "content-length" in headers and int(headers["content-length"]) > self._bounds.request_bytes:
+            self._refuse_body()
+        elif "expect" in headers:
+            if headers["expect"].lower() != "100-continue":
+                self._refuse(417, "expectation_failed", "the only expectation that can be met is 100-continue")
+            elif not self._busy and not self._queue:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._ended:
+            return
+        server, size = self._server, len(body)
+        self._size += size
+        self._counted += size
+        server.unanswered_bytes += size
+        self._parts.append(body)
+        if self._size > self._bounds.request_bytes:
+            self._refuse_body()
+        elif server.unanswered_bytes > self._bounds.unanswered_bytes:
+            self._refuse(503, "unavailable", "too much is being received: send it again", ("retry-after", "2"))
+
+    def on_message_complete(self) -> None:
+        if self._ended:
+            return
+        self._receiving = False
+        self.expires = math.inf
+        path, _, query = self._url.partition(b"?")
+        if path[:1] != b"/":
+            path = httptools.parse_url(self._url).path or b"/" if b"://" in path else path
+        parser, parts = self._parser, self._parts
+        self._queue.append(
+            Request(
+                parser.get_method().decode("latin-1"),
+                _text_of(path),
+                query,
+                self._headers,
+                parts[0] if len(parts) == 1 else b"".join(parts),
+                self._client,
+                parser.get_http_version() == "1.0",
+                parser.should_keep_alive(),
+            )
+        )
+        self._parts = []
+
+    # ---- answering
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, "head_too_large", f"the request line and the headers have more than {self._bounds.head_bytes} bytes")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, "too_large", f"the request has more than {self._bounds.request_bytes} bytes: send fewer events at once")
+
+    def _refuse(self, status: int, code: str, message: str, *headers: tuple[str, str]) -> None:
+        """After what was asked before is answered, say this and close. Nothing more is read."""
+        if not self._ended:
+            self._ended, self._receiving, self._in_head, self._parts = True, False, False, []
+            self._queue.append(error(status, code, message, *headers))
+
+    def _go(self) -> None:
+        if self._queue and not self._busy and not self._choked:
+            first = self._queue.popleft()
+            if isinstance(first, Answer):
+                self._last_word(first)
+            else:
+                self._busy = True
+                self._server.run(self._serve(first))
+
+    async def _serve(self, request: Request) -> None:
+        keep_alive = request.keep_alive
+        answer = await self._server.handler(request)
+        self._busy = False
+        self._answered()
+        transport = self._transport
+        if transport.is_closing():
+            return
+        keep_alive = keep_alive and not self._server.stopping and not self._half_closed
+        extra = b"connection: close\r\n" if not keep_alive else b"connection: keep-alive\r\n" if request.http10 else b""
+        transport.write(_encoded(answer, extra, self._server.date, head_only=request.method == "HEAD"))
+        if not keep_alive:
+            self._ended = True
+            transport.close()
+            return
+        if not self._receiving and not self._choked:
+            self.expires = self._server.now + self._bounds.idle_seconds + _SWEEP_EVERY
+        if self._queue:
+            self._go()
+        elif not self._ended:
+            transport.resume_reading()
+
+    def _answered(self) -> None:
+        """The bytes of what was served no longer count; a request that is being received counts on."""
+        waiting = sum(len(one.body) for one in self._queue if isinstance(one, Request))
+        left = waiting + (self._size if self._receiving and not self._ended else 0)
+        self._server.unanswered_bytes -= self._counted - left
+        self._counted = left
+
+    def _last_word(self, answer: Answer) -> None:
+        """Answer, and let the client read it although it may still be sending: closing at once would reset the connection."""
+        transport = self._transport
+        self._ended = True
+        self._answered()
+        if transport.is_closing():
+            return
+        transport.write(_encoded(answer, b"connection: close\r\n", self._server.date))
+        if transport.can_write_eof() and not self._half_closed:
+            transport.write_eof()
+            transport.resume_reading()
+            self.expires = self._server.loop.time() + _LINGER
+        else:
+            transport.close()
+
+
+def _text_of(path: bytes) -> str:
+    text = path.decode("latin-1")
+    return unquote(text) if "%" in text else text
+
+
+@cache
+def _start_of(status: int, media_type: str) -> bytes:
+    start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    return (start if status == 204 else f"{start}content-type: {media_type}\r\n").encode()
+
+
+def _encoded(answer: Answer, extra: bytes, date: bytes, *, head_only: bool = False) -> bytes:
+    head = b"%bdate: %b\r\n%b" % (_start_of(answer.status, answer.media_type), date, extra)
+    if answer.headers:
+        more = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+        if more.count("\n") != len(answer.headers) or more.count("\r") != len(answer.headers):
+            raise ValueError("a header of an answer holds a line break")
+        head += more.encode("latin-1")
+    if answer.status == 204:
+        return head + b"\r\n"
+    return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(answer.body), b"" if head_only else answer.body)

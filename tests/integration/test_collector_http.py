@@ -1,0 +1,291 @@
+"""The HTTP server of the collector on a real socket: what clients do wrong, slowly, in pieces or too often."""
+
+import asyncio
+import itertools
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.http import Answer, Bounds, Request, Server, error
+
+POST = b"POST /v1/events?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+
+
+class Served:
+    """A server that says what it got, and waits where the path is /wait."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self.listener.getsockname()
+        self.seen: list[Request] = []
+        self.server = Server(self._answer, bounds)
+        self.loop = uvloop.new_event_loop()
+        self._free = asyncio.Event()
+
+    async def _answer(self, request: Request) -> Answer:
+        self.seen.append(request)
+        if request.path == "/wait":
+            await self._free.wait()
+        if request.path == "/large":
+            return Answer(200, b"x" * 20_000_000)
+        return Answer(200, json.dumps([request.method, request.path, request.query.decode(), len(request.body)]).encode())
+
+    def call(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def free(self) -> None:
+        self.loop.call_soon_threadsafe(self._free.set)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
+
+    def ask(self, *parts: bytes) -> bytes:
+        """All that is answered until the server closes."""
+        with self.connect() as client:
+            for part in parts:
+                client.sendall(part)
+            return everything(client)
+
+
+@contextmanager
+def served(bounds: Bounds | None = None) -> Iterator[Served]:
+    one = Served(bounds or Bounds())
+    thread = threading.Thread(target=one.loop.run_forever)
+    thread.start()
+    one.call(one.server.start(one.listener))
+    try:
+        yield one
+    finally:
+        one.free()
+        one.call(one.server.stop(5))
+        one.loop.call_soon_threadsafe(one.loop.stop)
+        thread.join()
+
+
+def everything(client: socket.socket) -> bytes:
+    with client.makefile("rb") as answer:
+        return answer.read()
+
+
+def one_answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    with client.makefile("rb") as file:
+        return parsed(file.readline, file.read)
+
+
+def parsed(readline: Callable[[], bytes], read: Callable[[int], bytes]) -> tuple[int, dict[str, str], bytes]:
+    status = int(readline().split()[1])
+    headers = {}
+    while line := readline().strip():
+        name, value = line.decode().split(": ", 1)
+        headers[name] = value
+    return status, headers, read(int(headers.get("content-length", "0")))
+
+
+def refusal(said: bytes) -> tuple[int, str]:
+    head, body = said.split(b"\r\n\r\n", 1)
+    assert b"connection: close" in head
+    return int(head.split()[1]), json.loads(body)["code"]
+
+
+def test_requests_in_any_pieces_are_answered_in_order() -> None:
+    requests = POST % (5, b"hello") + b"GET /a%20b HTTP/1.1\r\nHost: x\r\n\r\n"
+    requests += b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    last = b"HEAD /d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with served() as one:
+
+        @settings(max_examples=30, deadline=None)
+        @given(st.lists(st.integers(1, len(requests + last) - 1), max_size=6))
+        def pieces(cuts: list[int]) -> None:
+            places = [0, *sorted(cuts), len(requests + last)]
+            said = one.ask(*[(requests + last)[a:b] for a, b in itertools.pairwise(places)])
+            found = [part.split(b"\r\n\r\n")[-1] for part in said.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+            assert found == [b'["POST", "/v1/events", "a=b", 5]', b'["GET", "/a b", "", 0]', b'["POST", "/c", "", 5]', b""]
+
+        pieces()
+
+
+def test_pipelined_requests_wait_for_the_one_before() -> None:
+    with served() as one, one.connect() as client:
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n" + POST % (2, b"{}") * 50)
+        while not one.seen:
+            pass
+        client.sendall(b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert [request.path for request in one.seen] == ["/wait"]
+        one.free()
+        said = everything(client)
+        assert said.count(b"HTTP/1.1 200 OK") == 52
+        assert said.endswith(b'["GET", "/last", "", 0]')
+        assert one.server.unanswered_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"nonsense\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 501\r\n\r\n", 413, "too_large"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1f5\r\n" + b"a" * 501, 413, "too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000, 431, "head_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000 + b"\r\n\r\n", 431, "head_too_large"),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "head_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nExpect: a miracle\r\n\r\n", 417, "expectation_failed"),
+    ],
+)
+def test_a_refusal_is_read_although_the_client_goes_on_sending(sent: bytes, status: int, code: str) -> None:
+    with served(Bounds(request_bytes=500)) as one, one.connect() as client:
+        client.sendall(sent)
+        client.sendall(b"x" * 100_000)
+        assert refusal(everything(client)) == (status, code)
+        assert one.seen == []
+        assert one.server.unanswered_bytes == 0
+
+
+def test_what_came_before_a_refusal_is_answered_first() -> None:
+    with served() as one:
+        said = one.ask(POST % (2, b"{}") + b"nonsense\r\n\r\n")
+    first, second = said.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"200 OK")
+    assert refusal(b"HTTP/1.1 " + second) == (400, "bad_request")
+
+
+def test_continue_is_said_before_a_body_is_sent() -> None:
+    with served() as one, one.connect() as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"{}")
+        assert one_answer(client)[0] == 200
+
+
+def test_older_and_newer_clients() -> None:
+    with served() as one:
+        said = one.ask(b"GET /old HTTP/1.0\r\n\r\n")
+        assert b"connection: close" in said
+        with one.connect() as client:
+            client.sendall(b"GET /kept HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert one_answer(client)[1]["connection"] == "keep-alive"
+            client.sendall(b"GET /proxied HTTP/1.1\r\nHost: x\r\n\r\n".replace(b" /", b" http://x/"))
+            assert one_answer(client)[2] == b'["GET", "/proxied", "", 0]'
+            client.sendall(
+                b"GET /h2 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+            )
+            assert one_answer(client)[2] == b'["GET", "/h2", "", 0]'
+            client.sendall(b"GET /after HTTP/1.1\r\nHost: x\r\nA: 1\r\nA: 2\r\n\r\n")
+            status, headers, _ = one_answer(client)
+            assert (status, set(headers)) == (200, {"date", "content-type", "content-length"})
+            assert one.seen[-1].headers == {"host": "x", "a": "1, 2"}
+
+
+def test_a_client_may_close_its_side_and_wait() -> None:
+    with served() as one, one.connect() as client:
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        while not one.seen:
+            pass
+        one.free()
+        assert everything(client).startswith(b"HTTP/1.1 200 OK")
+
+
+SLOW = Bounds(receive_seconds=0.6, idle_seconds=0.6)
+
+
+def drip(client: socket.socket, text: bytes) -> None:
+    for byte in text:
+        try:
+            client.sendall(bytes([byte]))
+        except OSError:
+            return
+        threading.Event().wait(0.05)
+
+
+def test_slow_senders_are_cut_off_while_others_are_served() -> None:
+    with served(SLOW) as one, one.connect() as head, one.connect() as body, one.connect() as nothing, one.connect() as idle:
+        idle.sendall(POST % (2, b"{}"))
+        assert one_answer(idle)[0] == 200
+        texts = {head: POST % (2, b"{}") * 10, body: POST % (400, b"y" * 400)}
+        threads = [threading.Thread(target=drip, args=item) for item in texts.items()]
+        for thread in threads:
+            thread.start()
+        while threads[0].is_alive() or threads[1].is_alive():
+            with one.connect() as other:
+                other.sendall(POST % (3, b"abc"))
+                assert one_answer(other)[0] == 200
+        assert refusal(everything(head)) == refusal(everything(body)) == (408, "too_slow")
+        assert everything(nothing) == everything(idle) == b""
+        assert one.server.unanswered_bytes == 0
+
+
+def test_who_does_not_read_the_answer_is_cut_off() -> None:
+    with served(SLOW) as one, one.connect() as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        while one.server.connections or not one.seen:
+            pass
+        assert [request.path for request in one.seen] == ["/large"]
+
+
+def test_a_request_that_waits_is_not_slow() -> None:
+    with served(SLOW) as one, one.connect() as client:
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        threading.Event().wait(1.5)
+        one.free()
+        assert one_answer(client)[0] == 200
+
+
+def test_connections_and_bytes_have_a_limit() -> None:
+    with served(Bounds(connections=3, unanswered_bytes=1000)) as one:
+        waiting = [one.connect() for _ in range(3)]
+        for client in waiting[:2]:
+            client.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\n" + b"a" * 400)
+        while len(one.seen) < 2:
+            pass
+        assert one.server.unanswered_bytes == 800
+        waiting[2].sendall(POST % (300, b"b" * 300))
+        assert refusal(everything(waiting[2])) == (503, "unavailable")
+        waiting[2].close()
+        while len(one.server.connections) > 2:
+            pass
+        with one.connect() as third, one.connect() as fourth:
+            third.sendall(POST % (100, b"c" * 100))
+            assert one_answer(third)[0] == 200
+            fourth.sendall(b"")
+            assert refusal(everything(fourth)) == (503, "busy")
+        one.free()
+        assert [one_answer(client)[0] for client in waiting[:2]] == [200, 200]
+        assert one.server.unanswered_bytes == 0
+        for client in waiting[:2]:
+            client.close()
+
+
+def test_stopping_finishes_what_has_begun_and_closes_the_rest() -> None:
+    with served() as one, one.connect() as busy, one.connect() as idle:
+        busy.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(POST % (2, b"{}"))
+        assert one_answer(idle)[0] == 200
+        while len(one.seen) < 2:
+            pass
+        stopping = asyncio.run_coroutine_threadsafe(one.server.stop(20), one.loop)
+        assert everything(idle) == b""
+        one.free()
+        assert b"connection: close" in everything(busy)
+        stopping.result(20)
+        with pytest.raises(ConnectionRefusedError):
+            one.connect()
+
+
+def test_a_line_break_can_stand_in_no_header() -> None:
+    from collector.http import _encoded
+
+    assert b"a: b\r\n" in _encoded(error(400, "x", "y", ("a", "b")), b"", b"now")
+    for value in ("b\r\nset-cookie: c", "b\nc", "b\rc"):
+        with pytest.raises(ValueError, match="line break"):
+            _encoded(error(400, "x", "y", ("a", value)), b"", b"now")

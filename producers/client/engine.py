@@ -169,9 +169,9 @@ class Engine:
         wait = backoff(self._failures, refused.retry_after)
         if what == "hold":
             wait = random.uniform(self._hold / 2, self._hold)
+            self._tell(self._on_error, refused)
             self._backlog.held = refused
             self._backlog.changed()
-            self._tell(self._on_error, refused)
         if what == "hold" or self._failures == 1:
             _log.warning("%s; %d requests wait, next attempt in %.1f s", refused, len(batches), wait)
         await asyncio.sleep(wait)
@@ -189,7 +189,8 @@ class Engine:
     def _reject(self, text: bytes, reason: str, detail: str) -> None:
         self.rejected += 1
         event = read_event(text)
-        _log.warning("event %s of type %s was rejected: %s: %s", event.id, event.type, reason, detail)
+        if self._on_rejected is None:
+            _log.warning("event %s of type %s was rejected: %s: %s", event.id, event.type, reason, detail)
         self._tell(self._on_rejected, event, reason, detail)
 
     @staticmethod

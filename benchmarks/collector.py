@@ -83,11 +83,11 @@ def grpc_body(events: list[str]) -> bytes:
     return sent.SerializeToString()
 
 
-def producer_alone(address: str, seconds: int) -> float:
+def producer_alone(address: str, seconds: int, compression: str) -> float:
     """Events/s of confluent-kafka's own producer with the same guarantees, a report for each message."""
     receipt = {"collector_id": "bench", "protocol": "cloudevents", "key_id": "0123abcd", "client": "0" * 32, "user_agent": "bench"}
     value = json.dumps(json.loads(one_event(1)) | {"received_at": event.now(), "receipt": receipt}, separators=(",", ":"))
-    producer = Producer(kafka.producer_config(address))
+    producer = Producer(kafka.producer_config(address, compression_type=compression))
     done = failed = 0
 
     def report(error: object, _: object) -> None:
@@ -180,6 +180,8 @@ def best(found: dict[tuple[str, int, int], Measured], alone: float) -> Results:
         results |= {f"{name}_batch{batch}_{field}": round(value, 1) for field, value in figures._asdict().items()}
     for batch in (1, 100):
         for name in ("rest", "grpc", "grpc_stream"):
+            if f"{name}_batch{batch}_events_per_s" not in results or f"otel_batch{batch}_events_per_s" not in results:
+                continue
             ratio = results[f"{name}_batch{batch}_events_per_s"] / results[f"otel_batch{batch}_events_per_s"]
             results[f"{name}_batch{batch}_per_otel_ratio"] = round(ratio, 2)
     return results
@@ -190,6 +192,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=int, default=10, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=1, help="of all measurements; the best of each counts")
+    parser.add_argument("--compression", choices=("lz4", "none", "zstd"), default="lz4", help="of what goes to Kafka, on all sides")
+    parser.add_argument("--only", default="", help="sides, with commas between")
     parser.add_argument("--native", choices=("on", "off"), default="on", help="the collector's native code")
     arguments = parser.parse_args()
     found: dict[tuple[str, int, int], Measured] = {}
@@ -200,14 +204,14 @@ def main() -> None:
         broker.start()
         try:
             kafka.ensure_topics(AdminClient({"bootstrap.servers": broker.address}), {OTEL_TOPIC: 3})
-            producer_alone(broker.address, 2)
-            alone = producer_alone(broker.address, arguments.seconds)
+            producer_alone(broker.address, 2, arguments.compression)
+            alone = producer_alone(broker.address, arguments.seconds, arguments.compression)
             with (
-                collector(broker.address, folder, COLLECTOR_NATIVE=arguments.native) as server,
-                tools.otel_running(broker.address, OTEL_TOPIC, folder) as otel,
+                collector(broker.address, folder, COLLECTOR_NATIVE=arguments.native, COLLECTOR_COMPRESSION=arguments.compression) as server,
+                tools.otel_running(broker.address, OTEL_TOPIC, folder, arguments.compression) as otel,
             ):
                 server.wait()
-                compared = sides(server, otel, folder)
+                compared = [side for side in sides(server, otel, folder) if not arguments.only or side.name in arguments.only.split(",")]
                 for side in compared:
                     side.send(100, 32, 2)
                 for _ in range(arguments.rounds):
@@ -226,7 +230,7 @@ def main() -> None:
         table.add_row(side_name, str(batch), str(many), *cells)
     Console().print(table, f"confluent-kafka's own producer, a report for each message: {alone:,.0f} events/s")
     Console().print({name: value for name, value in results.items() if name.endswith("ratio")})
-    if arguments.native == "on":
+    if arguments.native == "on" and not arguments.only:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 

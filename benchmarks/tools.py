@@ -69,7 +69,7 @@ def otel() -> Path:
 
 
 @contextmanager
-def otel_running(kafka: str, topic: str, folder: Path, compression: str = "none") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def otel_running(kafka: str, topic: str, folder: Path, compression: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A collector that writes each log record's body to `topic`: where its logs go (a URL), and its process."""
     port = free_port()
     config = folder / "otel.yaml"

@@ -23,7 +23,7 @@ from headrace.dead_letter import Unavailable
 from headrace.event import ENRICHED_TOPIC, RAW_TOPIC
 from headrace.kafka import DEAD_LETTER_TOPICS
 from producers.cdnow.purchases import BadData
-from producers.client.collector import GaveUp, RequestRefused
+from producers.client import GaveUp, RequestRefused
 
 
 @dataclass

@@ -1,25 +1,23 @@
-"""`headrace schemas`: is the tracking plan sound?"""
+"""`headrace schemas`: is the tracking plan sound, and what are its types in Python?"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import examples
-from cli.context import ROOT, out
+from cli import examples, typed_events
+from cli.context import ROOT, fail, out
 from headrace.protobuf import Messages
 from headrace.registry import PlanError, Registry
 
 app = typer.Typer(no_args_is_help=True, help="The tracking plan, its schemas and their examples.")
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `check` a sub-command although it is the only one."""
+_SCHEMAS = typer.Option(help="Folder with tracking_plan.yaml and the schemas.")
 
 
 @app.command()
-def check(schemas: Annotated[Path, typer.Option(help="Folder with tracking_plan.yaml and the schemas.")] = ROOT / "schemas") -> None:
+def check(schemas: Annotated[Path, _SCHEMAS] = ROOT / "schemas") -> None:
     """Say what is wrong with the tracking plan, the schemas and their examples: one line each, and status 1."""
     found, registry = problems(schemas)
     for problem in found:
@@ -28,6 +26,23 @@ def check(schemas: Annotated[Path, typer.Option(help="Folder with tracking_plan.
         raise typer.Exit(1)
     count = len(examples.read(schemas)[0])
     out.print(f"OK: {len(registry.types)} event types, {len(registry.schemas)} schemas, {count} examples", highlight=False)
+
+
+@app.command()
+def python(
+    to: Annotated[Path, typer.Option("--out", help="The module to write, such as events.py.")],
+    schemas: Annotated[Path, _SCHEMAS] = ROOT / "schemas",
+) -> None:
+    """Write a Python module with a class for each event type, for `producers.client` and a type checker."""
+    try:
+        registry = Registry.load(schemas)
+    except PlanError as error:
+        fail(f"the tracking plan cannot be used: {error.problems[0]} (`headrace schemas check` says all)")
+    try:
+        to.write_text(typed_events.module(registry), encoding="utf-8")
+    except OSError as error:
+        fail(f"cannot write {to}: {error.strerror}")
+    out.print(f"{to}: {len(registry.schemas)} classes", markup=False, highlight=False)
 
 
 def problems(folder: Path) -> tuple[list[str], Registry | None]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from headrace.dead_letter import TOPIC_PREFIX, Reason
 from producers.cdnow.purchases import read_purchases
+from producers.client import Collector, RequestRefused
 from producers.client.batches import batches
-from producers.client.collector import EVENT_TYPE, Collector, RequestRefused
+from producers.client.collector import EVENT_TYPE
 from producers.website.visit import browser_like_visit
 
 SOURCE = "demo"

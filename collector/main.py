@@ -48,6 +48,7 @@ async def serve(settings: CollectorSettings, registry: Registry, messages: Messa
         deadline=settings.deadline_seconds,
         max_bytes=settings.max_in_flight_bytes,
         spool=spool,
+        compression=settings.compression,
     )
     senders = _senders(settings)
     keys = KeyWatch(settings.keys_file, senders)

@@ -147,6 +147,7 @@ class Outbox:
         max_bytes: int,
         security: kafka.Security = kafka.PLAINTEXT,
         spool: Spool | None = None,
+        compression: str = "lz4",
     ) -> None:
         """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement."""
         self._config = kafka.producer_config(
@@ -155,6 +156,7 @@ class Outbox:
             delivery_timeout_ms=0,
             enable_gapless_guarantee=True,
             linger_ms=1,
+            compression_type=compression,
             queue_buffering_max_messages=_MAX_MESSAGES,
             queue_buffering_max_kbytes=2 * (max_bytes + SEND_BYTES) // 1024,
             reconnect_backoff_max_ms=1000,

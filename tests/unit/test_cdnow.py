@@ -19,7 +19,7 @@ from producers.cdnow.purchases import BadData, Purchase, read_purchases
 from producers.cdnow.replay import replay
 from producers.client import Collector, GaveUp, Rejected, Reply, RequestRefused, batches
 from producers.client.batches import body_of
-from producers.client.collector import retry_after
+from producers.client.policy import seconds_of
 
 HEADING = " customer_id date number_of_cds dollar_value"
 
@@ -221,4 +221,4 @@ def test_something_else_that_answers_is_no_collector() -> None:
 
 @pytest.mark.parametrize(("value", "seconds"), [(None, 0), ("", 0), ("3", 3), ("soon", 0), ("999999999", 3600), ("-3", 0)])
 def test_retry_after(value: str | None, seconds: float) -> None:
-    assert retry_after(value) == seconds
+    assert seconds_of(value) == seconds

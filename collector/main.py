@@ -1,6 +1,8 @@
 """Start the collector: REST and gRPC in one process, on one event loop, or in several such. `python -m collector.main`"""
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import signal
 import socket
@@ -35,6 +37,9 @@ from headrace.registry import PlanError, Registry
 
 _BACKLOG = 2048  # connections that wait to be taken
 _GRACE = 5.0  # seconds that requests get, over Kafka's deadline, when the collector is told to stop
+
+_M_MMAP_THRESHOLD = -3  # of <malloc.h>
+_OWN_PAGES = 65_536  # bytes from which on
 
 _log = structlog.get_logger()
 
@@ -139,7 +144,12 @@ def _rests(settings: CollectorSettings, intake: Intake) -> list[tuple[Server, so
 
 def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", settings.max_request_bytes), ("grpc.so_reuseport", int(bool(workers.number())))],
+        options=[
+            ("grpc.max_receive_message_length", settings.max_request_bytes),
+            ("grpc.so_reuseport", int(bool(workers.number()))),
+            ("grpc.http2.lookahead_bytes", 16_384),  # what may arrive of a message that nobody reads yet
+            ("grpc.http2.bdp_probe", 0),  # it would let that grow to megabytes
+        ],
         maximum_concurrent_rpcs=settings.max_grpc_calls,
     )
     server.add_generic_rpc_handlers((Rpc(intake, messages).handler(),))
@@ -171,8 +181,15 @@ def _quieten_gc() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _give_memory_back() -> None:
+    """Let bodies lie in pages of their own, which go back when they are freed: glibc's heap would keep the most there ever was."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
+
+
 def main() -> None:
     """The process."""
+    _give_memory_back()
     settings = CollectorSettings.load()
     set_up_logging("collector", settings.log_level, settings.log_format)
     if workers.number():

@@ -46,18 +46,26 @@ Keyed = tuple[bytes, bytes]
 
 
 class _Request:
-    """What one request waits for."""
+    """What one request waits for. Kafka's client holds it until its last report, so it holds nothing of a request that was answered."""
 
     __slots__ = ("bytes", "done", "expires", "reports")
 
-    def __init__(self, done: "asyncio.Future[None]", expires: float, size: int) -> None:
-        self.done = done
+    def __init__(self, done: asyncio.Future[None], expires: float, size: int) -> None:
+        self.done: asyncio.Future[None] | None = done
         self.expires = expires
         self.reports = 0
         self.bytes = size
 
+    @property
+    def waits(self) -> bool:
+        return self.done is not None and not self.done.done()
+
+    def succeed(self) -> None:
+        if self.done and self.waits:
+            self.done.set_result(None)
+
     def fail(self, why: str) -> None:
-        if not self.done.done():
+        if self.done and self.waits:
             self.done.set_exception(Unavailable(why))
 
 
@@ -115,8 +123,7 @@ class _Line:
             request.reports -= 1
             if request.reports == 0:
                 self.bytes -= request.bytes
-                if not request.done.done():
-                    request.done.set_result(None)
+                request.succeed()
 
         return report
 
@@ -216,7 +223,8 @@ class Outbox:
         if line.bytes + size > self._max_bytes:
             raise Unavailable("too much waits for Kafka")
         loop = asyncio.get_running_loop()
-        request = _Request(loop.create_future(), loop.time() + deadline, size)
+        done: asyncio.Future[None] = loop.create_future()
+        request = _Request(done, loop.time() + deadline, size)
         line.bytes += size
         line.waiting.append(request)
         try:
@@ -227,7 +235,10 @@ class Outbox:
         if not self._ticking:
             self._ticking = True
             loop.call_later(_POLL_EVERY, self._tick)
-        await request.done
+        try:
+            await done
+        finally:
+            request.done = None  # an exception in it would hold the frames, and so the messages, of all its callers
 
     async def run(self) -> None:
         """Keep a line open and know whether Kafka is there, until cancelled."""
@@ -271,7 +282,7 @@ class Outbox:
             self._give_up(line)
             return
         now = asyncio.get_running_loop().time()
-        while line.waiting and (line.waiting[0].done.done() or line.waiting[0].expires <= now):
+        while line.waiting and (not line.waiting[0].waits or line.waiting[0].expires <= now):
             line.waiting.popleft().fail("Kafka did not acknowledge in time")
 
     def _give_up(self, line: _Line) -> None:

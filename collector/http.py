@@ -26,6 +26,7 @@ from headrace.dead_letter import Unavailable
 
 _SWEEP_EVERY = 0.5  # seconds between two looks at who is too slow
 _LAST_CALL = 0.3  # seconds that a connection stays open for what its client has sent already, when the server stops
+_PATIENCE = 2.0  # seconds that a body may take where others wait for its room
 _LINGER = 2.0  # seconds that a client which is refused in the middle of its request gets to read why
 _log = structlog.get_logger()
 
@@ -106,6 +107,16 @@ class Server:
             connection.abort()
         self._sweeper.cancel()
 
+    def admit(self, size: int) -> None:
+        """Count bytes that are held. Where there is no room, those who take long to send theirs lose it. Raises Unavailable."""
+        try:
+            self.admission.take(size)
+        except Unavailable:
+            late = self.loop.time() - _PATIENCE
+            for connection in [one for one in self.connections if one.holds_up(late)]:
+                connection.too_slow()
+            self.admission.take(size)
+
     def run(self, work: Any) -> None:
         """Run a coroutine of a connection, and keep hold of it meanwhile."""
         task = self.loop.create_task(work)
@@ -134,6 +145,7 @@ class _Connection(asyncio.Protocol):
         self._ended = False  # nothing more is read from this client
         self._half_closed = False
         self._choked = False  # the client does not read its answers
+        self.began = 0.0  # when the request that is received began
         self._counted = 0  # bytes of this connection in the server's admission
         self._head_fed = 0
         self.expires = math.inf
@@ -154,6 +166,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._ended = True
+        self._queue.clear()
         self._server.connections.discard(self)
         if not self._busy:
             self._answered()
@@ -192,10 +205,14 @@ class _Connection(asyncio.Protocol):
         self.expires = self._server.loop.time() + self._bounds.idle_seconds
         self._go()
 
+    def holds_up(self, late: float) -> bool:
+        """Whether it has room for a body that began before `late`, and is not here yet."""
+        return self._receiving and not self._ended and self._reserved > 0 and self.began < late
+
     def too_slow(self) -> None:
         """The deadline of what the client has to do now is over."""
         if self._receiving and not self._choked and not self._ended:
-            self._refuse(408, "too_slow", f"the request was not complete within {self._bounds.receive_seconds:g} s")
+            self._refuse(408, "too_slow", "the request took too long to come: it must be here whole within seconds")
             self._go()
         else:
             self.abort()
@@ -213,11 +230,12 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._receiving = self._in_head = True
+        self.began = self._server.loop.time()
         self._url = b""
         self._headers: dict[str, str] = {}
-        self._head_size = self._head_fed = self._size = 0
+        self._head_size = self._head_fed = self._size = self._reserved = 0
         self._parts: list[bytes] = []
-        self.expires = self._server.loop.time() + self._bounds.receive_seconds
+        self.expires = self.began + self._bounds.receive_seconds
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -238,6 +256,8 @@ class _Connection(asyncio.Protocol):
             self._refuse(400, "bad_request", "the request has no Host header (RFC 9112, 3.2)")
         elif "content-length" in headers and int(headers["content-length"]) > self._bounds.request_bytes:
             self._refuse_body()
+        elif not self._reserve(int(headers.get("content-length", 0))):  # at once: of many bodies read half, none would come to its end
+            return
         elif "expect" in headers:
             if headers["expect"].lower() != "100-continue":
                 self._refuse(417, "expectation_failed", "the only expectation that can be met is 100-continue")
@@ -247,18 +267,22 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._ended:
             return
-        size = len(body)
-        self._size += size
+        self._size += len(body)
         if self._size > self._bounds.request_bytes:
             self._refuse_body()
-            return
+        elif self._size <= self._reserved or self._reserve(self._size - self._reserved):
+            self._parts.append(body)
+
+    def _reserve(self, size: int) -> bool:
+        """Count bytes of the body that is received; False where there is no room, and the request is refused."""
         try:
-            self._server.admission.take(size)
+            self._server.admit(size)
         except Unavailable as full:
             self._refuse(503, "unavailable", f"{full}: send it again", ("retry-after", "2"))
-            return
+            return False
+        self._reserved += size
         self._counted += size
-        self._parts.append(body)
+        return True
 
     def on_message_complete(self) -> None:
         if self._ended:
@@ -331,7 +355,7 @@ class _Connection(asyncio.Protocol):
     def _answered(self) -> None:
         """The bytes of what was served no longer count; a request that is being received counts on."""
         waiting = sum(len(one.body) for one in self._queue if isinstance(one, Request))
-        left = waiting + (self._size if self._receiving and not self._ended else 0)
+        left = waiting + (self._reserved if self._receiving and not self._ended else 0)
         self._server.admission.give(self._counted - left)
         self._counted = left
 

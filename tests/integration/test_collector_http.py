@@ -14,6 +14,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector import http
 from collector.admission import Admission
 from collector.http import Answer, Bounds, Request, Server, error
 
@@ -265,6 +266,35 @@ def test_connections_and_bytes_have_a_limit() -> None:
         assert one.server.admission.bytes == 0
         for client in waiting[:2]:
             client.close()
+
+
+def test_who_sends_slowly_loses_the_room_that_others_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_PATIENCE", 0.5)
+    with served(held_bytes=1000) as one, one.connect() as slow, one.connect() as late:
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 800\r\n\r\nabc")
+        while not one.server.admission.bytes:
+            pass
+        assert refusal(one.ask(POST % (400, b"b" * 400))) == (503, "unavailable")
+        threading.Event().wait(0.6)
+        late.sendall(POST % (400, b"c" * 400))
+        assert one_answer(late)[0] == 200
+        assert refusal(everything(slow)) == (408, "too_slow")
+        assert one.server.admission.bytes == 0
+
+
+def test_a_client_that_goes_away_holds_nothing() -> None:
+    with served() as one:
+        for sent in (
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 800\r\n\r\nabc",
+            b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" * 3,
+        ):
+            with one.connect() as client:
+                client.sendall(sent)
+                while not one.server.admission.bytes:
+                    pass
+        one.free()
+        while one.server.connections or one.server.admission.bytes:
+            pass
 
 
 def test_stopping_finishes_what_has_begun_and_closes_the_rest() -> None:

@@ -83,7 +83,6 @@ class Server:
         self.date = b""
         self.now = 0.0  # the loop's time, renewed by each sweep and each read
         self._tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket) -> None:
         """Take connections from now on."""
@@ -116,12 +115,6 @@ class Server:
             for connection in [one for one in self.connections if one.holds_up(late)]:
                 connection.too_slow()
             self.admission.take(size)
-
-    def run(self, work: Any) -> None:
-        """Run a coroutine of a connection, and keep hold of it meanwhile."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _sweep(self) -> None:
         now = self.now = self.loop.time()
@@ -328,7 +321,7 @@ class _Connection(asyncio.Protocol):
                 self._last_word(first)
             else:
                 self._busy = True
-                self._server.run(self._serve(first))
+                self._task = self._server.loop.create_task(self._serve(first))  # held here, as loops hold tasks only weakly
 
     async def _serve(self, request: Request) -> None:
         keep_alive = request.keep_alive

@@ -54,6 +54,7 @@ async def serve(settings: CollectorSettings, registry: Registry, messages: Messa
         max_bytes=settings.max_in_flight_bytes,
         spool=spool,
         compression=settings.compression,
+        linger_ms=settings.linger_ms,
     )
     senders = _senders(settings)
     keys = KeyWatch(settings.keys_file, senders)

@@ -155,6 +155,7 @@ class Outbox:
         security: kafka.Security = kafka.PLAINTEXT,
         spool: Spool | None = None,
         compression: str = "lz4",
+        linger_ms: float = 1,
     ) -> None:
         """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement."""
         self._config = kafka.producer_config(
@@ -162,7 +163,7 @@ class Outbox:
             security=security,
             delivery_timeout_ms=0,
             enable_gapless_guarantee=True,
-            linger_ms=1,
+            linger_ms=linger_ms,
             compression_type=compression,
             queue_buffering_max_messages=_MAX_MESSAGES,
             queue_buffering_max_kbytes=2 * (max_bytes + SEND_BYTES) // 1024,

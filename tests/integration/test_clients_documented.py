@@ -63,7 +63,7 @@ def test_an_example_of_the_clients_page(server: CollectorProcess, tmp_path: Path
     assert server.written("dead-letter.collector") == []
 
 
-@pytest.mark.parametrize("code", [code for _, code in examples(README)], ids=["Segment", "gRPC"])
+@pytest.mark.parametrize("code", [code for _, code in examples(README)], ids=["Segment", "our own client", "gRPC"])
 def test_an_example_of_the_readme(server: CollectorProcess, tmp_path: Path, code: str) -> None:
     run(code, server, tmp_path)
     assert [of.type for of in raws(server, lambda _: True)] == ["purchase"]

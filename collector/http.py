@@ -69,6 +69,7 @@ class Bounds(NamedTuple):
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
+Dress = Callable[[str, dict[str, str], Answer], Answer]  # given the path and the headers of the request
 
 
 class Server:
@@ -76,6 +77,7 @@ class Server:
 
     def __init__(self, handler: Handler, bounds: Bounds, admission: Admission, tls: ssl.SSLContext | None = None) -> None:
         self.handler = handler
+        self.dressed: Dress = lambda _, __, answer: answer  # what is done to a refusal before it is sent
         self.bounds = bounds
         self.admission = admission
         self.stopping = False
@@ -311,8 +313,11 @@ class _Connection(asyncio.Protocol):
     def _refuse(self, status: int, code: str, message: str, *headers: tuple[str, str]) -> None:
         """After what was asked before is answered, say this and close. Nothing more is read."""
         if not self._ended:
+            answer = error(status, code, message, *headers)
+            if self._receiving and not self._in_head:
+                answer = self._server.dressed(_text_of(self._url.partition(b"?")[0]), self._headers, answer)
             self._ended, self._receiving, self._in_head, self._parts = True, False, False, []
-            self._queue.append(error(status, code, message, *headers))
+            self._queue.append(answer)
 
     def _go(self) -> None:
         if self._queue and not self._busy and not self._choked:

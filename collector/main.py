@@ -139,7 +139,9 @@ def _rests(settings: CollectorSettings, intake: Intake) -> list[tuple[Server, so
         app = Rest(intake, max_body=settings.max_body_bytes, without=without)
         listener = workers.listen(settings.bind_host, port, setting, shared=bool(workers.number()), backlog=_BACKLOG)
         tls = server_context(*settings.tls) if settings.tls else None
-        servers.append((Server(app.answer, bounds, intake.admission, tls), listener))
+        server = Server(app.answer, bounds, intake.admission, tls)
+        server.dressed = app.dressed
+        servers.append((server, listener))
     return servers
 
 
@@ -148,8 +150,7 @@ def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tup
         options=[
             ("grpc.max_receive_message_length", settings.max_request_bytes),
             ("grpc.so_reuseport", int(bool(workers.number()))),
-            ("grpc.http2.lookahead_bytes", 16_384),  # what may arrive of a message that nobody reads yet
-            ("grpc.http2.bdp_probe", 0),  # it would let that grow to megabytes
+            ("grpc.http2.bdp_probe", 0),  # it would let what arrives of a message that nobody reads yet grow to megabytes
         ],
         maximum_concurrent_rpcs=settings.max_grpc_calls,
     )

@@ -75,14 +75,18 @@ class Rest:
         except Exception:
             _log.exception("a request could not be served", path=request.path)
             answer = error(500, "internal", "the collector failed: send it again")
-        if request.path == otlp.PATH and answer.body:
-            body, media_type = otlp_answer.in_form(answer.status, answer.body, request.headers.get("content-type", ""))
-            answer = answer._replace(body=body, media_type=media_type)
         if request.path in _POSTS:
             metrics.requests("rest", answer.status).inc()
             metrics.latency("rest").observe(time.perf_counter() - started)
-        if "origin" in request.headers and answer.status != 403:
-            answer = answer._replace(headers=(*answer.headers, *self._cors(request.headers)))
+        return self.dressed(request.path, request.headers, answer)
+
+    def dressed(self, path: str, headers: dict[str, str], answer: Answer) -> Answer:
+        """`answer` in the form of the path, and so that a page may read it."""
+        if path == otlp.PATH and answer.body:
+            body, media_type = otlp_answer.in_form(answer.status, answer.body, headers.get("content-type", ""))
+            answer = answer._replace(body=body, media_type=media_type)
+        if "origin" in headers and answer.status != 403:
+            answer = answer._replace(headers=(*answer.headers, *self._cors(headers)))
         return answer
 
     async def _route(self, request: Request) -> Answer:

@@ -28,6 +28,8 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     """`body` without its content encoding, at most `limit` bytes. Raises Unsupported, TooLong or Corrupt."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
+        if len(body) > limit:
+            raise _too_long(limit)
         return body
     if name == "br":
         return _brotli(body, limit)
@@ -103,7 +105,7 @@ def _too_many_parts() -> Corrupt:
 
 
 def _too_long(limit: int) -> TooLong:
-    return TooLong(f"the body has more than {limit} bytes when decompressed")
+    return TooLong(f"the body has more than {limit} bytes, without compression")
 
 
 def _not_compressed(error: Exception) -> Corrupt:

@@ -53,7 +53,7 @@ def depth(text: bytes, most: int) -> int:
     """How deep objects and arrays are nested in `text`, or `most` + 1 where that is deeper. What is no JSON has some number too."""
     brackets = _outside_strings(text).translate(_ONLY_SQUARE, _NO_BRACKETS)
     levels = 0
-    while brackets and levels <= most:
+    while b"[]" in brackets and levels <= most:
         brackets = brackets.replace(b"[]", b"")  # the innermost ones
         levels += 1
     return levels

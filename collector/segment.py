@@ -19,6 +19,7 @@ from headrace.registry import Registry
 
 CALLS = ("track", "identify", "page", "screen", "group", "alias")
 
+_LONGEST_NAME = 500  # characters that a name may have which is looked for in other spellings
 _WORD_EDGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 
 
@@ -113,6 +114,8 @@ def _to_event(call: Call, source: str, registry: Registry, type: str | None) -> 
 
 def _type_named(name: str, registry: Registry) -> str:
     """The event type that clients call `name`; "Add To Cart" and "addToCart" are add_to_cart too."""
+    if len(name) > _LONGEST_NAME:
+        return name
     return registry.type_named(name) or registry.type_named(_WORD_EDGE.sub("_", name).strip("_")) or name
 
 

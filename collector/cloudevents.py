@@ -1,21 +1,29 @@
 """CloudEvents 1.0 over HTTP: the structured, the batched and the binary form. Pure."""
 
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
 from collector.accept import Limits, SentEvent, Unreadable
-from collector.reading import Form, Texts
+from collector.reading import Form, Texts, elements, row
 from headrace.dead_letter import Invalid, Reason
 
 _ATTRIBUTES = ("id", "source", "type", "time", "subject", "dataschema", "specversion")
 _BINARY = frozenset(f"ce-{name}" for name in _ATTRIBUTES)
 
+
+@cache
+def _array(of: Any, most: int) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(row(of, most))
+
+
 FORM = Form(
     container="a JSON array of events",
-    events=msgspec.json.Decoder(list[SentEvent]).decode,  # type: ignore[arg-type]  # a list of the first is a list of either
-    split=msgspec.json.Decoder(list[msgspec.Raw]).decode,
+    events=lambda body, most: elements(_array(SentEvent, most).decode(body), most),
+    split=lambda body, most: elements(_array(msgspec.Raw, most).decode(body), most),
     event=msgspec.json.Decoder(SentEvent).decode,
     members={name: name for name in ("id", "source", "type", "time", "subject")},
 )
@@ -40,6 +48,6 @@ def read_binary(body: bytes, headers: Mapping[str, str], limits: Limits) -> tupl
         event.data = msgspec.json.decode(data, type=msgspec.Raw)
     except RecursionError:
         raise Invalid(Reason.MALFORMED, f"the body is nested deeper than {limits.depth} levels") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {error}") from None
     return [event], lambda: [body]

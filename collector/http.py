@@ -19,7 +19,6 @@ from urllib.parse import unquote
 
 import httptools
 import msgspec
-import structlog
 
 from collector.admission import Admission
 from headrace.dead_letter import Unavailable
@@ -28,7 +27,11 @@ _SWEEP_EVERY = 0.5  # seconds between two looks at who is too slow
 _LAST_CALL = 0.3  # seconds that a connection stays open for what its client has sent already, when the server stops
 _PATIENCE = 2.0  # seconds that a body may take where others wait for its room
 _LINGER = 2.0  # seconds that a client which is refused in the middle of its request gets to read why
-_log = structlog.get_logger()
+_PIPELINED = 64  # requests that may wait on one connection; beside their bodies they cost memory that nobody counts
+_HEADER_BYTES = 4  # of a header besides its name and value: the colon, a space and the end of the line
+_CHUNK_BYTES = (
+    8  # read for one byte of a body at most (in chunks of one byte, 6); all beyond counts as head: extensions of chunks, trailers
+)
 
 
 class Answer(NamedTuple):
@@ -141,8 +144,11 @@ class _Connection(asyncio.Protocol):
         self._half_closed = False
         self._choked = False  # the client does not read its answers
         self.began = 0.0  # when the request that is received began
-        self._counted = 0  # bytes of this connection in the server's admission
-        self._head_fed = 0
+        self._held = 0  # bytes of this connection in the server's admission
+        self._part = 0  # those of the request that is being received
+        self._served = 0  # those of the request that is being served
+        self._size = 0  # of the body that is being received
+        self._beside = 0  # bytes read since a request began, less what its body allows for
         self.expires = math.inf
 
     # ---- the connection
@@ -161,25 +167,23 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._ended = True
-        self._queue.clear()
         self._server.connections.discard(self)
-        if not self._busy:
-            self._answered()
+        self._queue.clear()
+        self._give(self._held - self._served)
         del self._parser  # it holds this object, so that only the garbage collector would find both
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
-        self._head_fed += len(data)
+        self._beside += len(data)
+        rest = data
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:  # we speak HTTP/1.1 only, and may ignore the wish (RFC 9110, 7.8)
-            self._parser = httptools.HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self.data_received(rest)
+            while rest and not self._ended:
+                rest = self._feed(rest)
         except httptools.HttpParserError:
             self._refuse(400, "bad_request", "this is not an HTTP request")
-        if self._in_head and self._head_fed > self._bounds.head_bytes:
+        unfinished = len(data) - data.rfind(b"\n") if self._in_head else 0  # of a line, which llhttp keeps until it is whole
+        if self._receiving and max(self._beside, unfinished) > self._bounds.head_bytes:
             self._refuse_head()
         if self._queue:
             if self._busy:
@@ -187,9 +191,19 @@ class _Connection(asyncio.Protocol):
             else:
                 self._go()
 
+    def _feed(self, data: bytes) -> bytes:
+        """Let llhttp read `data`, and return what it left."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:  # we speak HTTP/1.1 only, and may ignore the wish (RFC 9110, 7.8)
+            self._parser = httptools.HttpRequestParser(self)
+            return data[upgrade.args[0] :]
+        return b""
+
     def eof_received(self) -> bool:
         self._half_closed = True
-        return self._busy and self._server._tls is None  # a client may shut down its side and still wait for the answer
+        asked = self._busy or bool(self._queue)
+        return asked and self._server._tls is None  # a client may shut down its side and still wait for the answer
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -197,12 +211,12 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._choked = False
-        self.expires = self._server.loop.time() + self._bounds.idle_seconds
+        self.expires = math.inf if self._busy else self._server.loop.time() + self._bounds.idle_seconds
         self._go()
 
     def holds_up(self, late: float) -> bool:
         """Whether it has room for a body that began before `late`, and is not here yet."""
-        return self._receiving and not self._ended and self._reserved > 0 and self.began < late
+        return self._receiving and not self._ended and self._part > 0 and self.began < late
 
     def too_slow(self) -> None:
         """The deadline of what the client has to do now is over."""
@@ -228,15 +242,24 @@ class _Connection(asyncio.Protocol):
         self.began = self._server.loop.time()
         self._url = b""
         self._headers: dict[str, str] = {}
-        self._head_size = self._head_fed = self._size = self._reserved = 0
+        self._head_size = self._beside = self._size = self._part = 0
         self._parts: list[bytes] = []
         self.expires = self.began + self._bounds.receive_seconds
+        if len(self._queue) >= _PIPELINED:
+            self._refuse(503, "busy", f"more than {_PIPELINED} requests at once on one connection", ("retry-after", "2"))
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        if len(self._url) > self._bounds.head_bytes:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
+        self._head_size += len(name) + len(value) + _HEADER_BYTES
+        if self._ended or self._head_size > self._bounds.head_bytes:
+            self._refuse_head()
+            return
+        if not self._in_head:  # a trailer: nobody checked that what it says may come so late (RFC 9110, 6.5.1)
+            return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
@@ -251,6 +274,8 @@ class _Connection(asyncio.Protocol):
             self._refuse(400, "bad_request", "the request has no Host header (RFC 9112, 3.2)")
         elif "content-length" in headers and int(headers["content-length"]) > self._bounds.request_bytes:
             self._refuse_body()
+        elif self._parser.get_method() == b"CONNECT":  # has no body whatever its headers say: what follows would be read as requests
+            self._refuse(405, "method_not_allowed", "CONNECT is not allowed: this is no proxy", ("allow", "GET, HEAD, POST, OPTIONS"))
         elif not self._reserve(int(headers.get("content-length", 0))):  # at once: of many bodies read half, none would come to its end
             return
         elif "expect" in headers:
@@ -263,9 +288,10 @@ class _Connection(asyncio.Protocol):
         if self._ended:
             return
         self._size += len(body)
+        self._beside -= len(body) * _CHUNK_BYTES
         if self._size > self._bounds.request_bytes:
             self._refuse_body()
-        elif self._size <= self._reserved or self._reserve(self._size - self._reserved):
+        elif self._size <= self._part or self._reserve(self._size - self._part):
             self._parts.append(body)
 
     def _reserve(self, size: int) -> bool:
@@ -275,14 +301,15 @@ class _Connection(asyncio.Protocol):
         except Unavailable as full:
             self._refuse(503, "unavailable", f"{full}: send it again", ("retry-after", "2"))
             return False
-        self._reserved += size
-        self._counted += size
+        self._held += size
+        self._part += size
         return True
 
     def on_message_complete(self) -> None:
         if self._ended:
             return
         self._receiving = False
+        self._part = 0  # of a request that waits now
         self.expires = math.inf
         path, _, query = self._url.partition(b"?")
         if path[:1] != b"/":
@@ -317,6 +344,8 @@ class _Connection(asyncio.Protocol):
             if self._receiving and not self._in_head:
                 answer = self._server.dressed(_text_of(self._url.partition(b"?")[0]), self._headers, answer)
             self._ended, self._receiving, self._in_head, self._parts = True, False, False, []
+            self._give(self._part)
+            self._part = 0
             self._queue.append(answer)
 
     def _go(self) -> None:
@@ -326,17 +355,22 @@ class _Connection(asyncio.Protocol):
                 self._last_word(first)
             else:
                 self._busy = True
+                self._served = len(first.body)
+                if not self._receiving:
+                    self.expires = math.inf
                 self._task = self._server.loop.create_task(self._serve(first))  # held here, as loops hold tasks only weakly
 
     async def _serve(self, request: Request) -> None:
         keep_alive = request.keep_alive
         answer = await self._server.handler(request)
         self._busy = False
-        self._answered()
+        self._give(self._served)
+        self._served = 0
         transport = self._transport
         if transport.is_closing():
             return
-        keep_alive = keep_alive and not self._server.stopping and not self._half_closed
+        last = not self._queue and (self._server.stopping or self._half_closed)
+        keep_alive = keep_alive and not last
         extra = b"connection: close\r\n" if not keep_alive else b"connection: keep-alive\r\n" if request.http10 else b""
         transport.write(_encoded(answer, extra, self._server.date, head_only=request.method == "HEAD"))
         if not keep_alive:
@@ -350,18 +384,15 @@ class _Connection(asyncio.Protocol):
         elif not self._ended:
             transport.resume_reading()
 
-    def _answered(self) -> None:
-        """The bytes of what was served no longer count; a request that is being received counts on."""
-        waiting = sum(len(one.body) for one in self._queue if isinstance(one, Request))
-        left = waiting + (self._reserved if self._receiving and not self._ended else 0)
-        self._server.admission.give(self._counted - left)
-        self._counted = left
+    def _give(self, size: int) -> None:
+        """So many bytes are held no more."""
+        self._held -= size
+        self._server.admission.give(size)
 
     def _last_word(self, answer: Answer) -> None:
         """Answer, and let the client read it although it may still be sending: closing at once would reset the connection."""
         transport = self._transport
         self._ended = True
-        self._answered()
         if transport.is_closing():
             return
         transport.write(_encoded(answer, b"connection: close\r\n", self._server.date))

@@ -9,6 +9,8 @@ ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd")
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # as zlib counts them: 31 is a gzip header, 15 zlib's
 _ZSTD_WINDOW = 8 * 1024 * 1024  # bytes: what a decoder must support (RFC 8878, 3.1.1.1.2), and no more
 
+_MAX_PARTS = 1000  # gzip members or zstd frames one after the other; each has a price, and an empty one has 20 bytes or less
+
 
 class Unsupported(Exception):
     """The content encoding is none that we know."""
@@ -26,6 +28,8 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     """`body` without its content encoding, at most `limit` bytes. Raises Unsupported, TooLong or Corrupt."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
+        if len(body) > limit:
+            raise _too_long(limit)
         return body
     if name == "br":
         return _brotli(body, limit)
@@ -42,6 +46,8 @@ def _zlib(body: bytes, window: int, limit: int) -> bytes:
     parts: list[bytes] = []
     room, rest = limit, body
     while rest:  # gzip allows several members one after the other
+        if len(parts) == _MAX_PARTS:
+            raise _too_many_parts()
         member = zlib.decompressobj(window)
         try:
             part = member.decompress(rest, room + 1)
@@ -82,6 +88,8 @@ def _zstd(body: bytes, limit: int) -> bytes:
         if len(decoder.stream_reader(body, read_across_frames=True).read(limit + 1)) > limit:
             raise _too_long(limit)
         while rest or not parts:  # now that the size is known, once more, since a reader does not tell where the body is cut off
+            if len(parts) == _MAX_PARTS:
+                raise _too_many_parts()
             frame = decoder.decompressobj()
             parts.append(frame.decompress(rest))
             if not frame.eof:
@@ -92,8 +100,12 @@ def _zstd(body: bytes, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def _too_many_parts() -> Corrupt:
+    return Corrupt(f"the body has more than {_MAX_PARTS} compressed parts: compress it as one")
+
+
 def _too_long(limit: int) -> TooLong:
-    return TooLong(f"the body has more than {limit} bytes when decompressed")
+    return TooLong(f"the body has more than {limit} bytes, without compression")
 
 
 def _not_compressed(error: Exception) -> Corrupt:

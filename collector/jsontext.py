@@ -5,6 +5,7 @@ RFC 8259 leaves open what a repeated key, a lone surrogate or a number outside o
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -13,10 +14,15 @@ from headrace.dead_letter import Invalid, Reason
 
 _NESTED = (dict, list)
 _is_plain = str.isidentifier
-_is_dotted = re.compile(r"\w+(?:\.\w+)+").fullmatch  # as OpenTelemetry names its attributes
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
-_REPLACEMENT = rb"\ufffd"
+_BLANK_PART = re.compile(r"(?:^|\.)\s*(?:\.|\Z)")
+_ONLY_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_ESCAPE = b"\x00\x00"  # what cannot stand in JSON text, and is as long as an escaped backslash
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_HIGH = re.compile(rb"%b(?!%b)" % (_HIGH, _LOW))
+_LONE_LOW = re.compile(rb"(?<!%b)%b" % (_HIGH, _LOW))
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_REPLACEMENT = rb"\\ufffd"  # as `re` reads it
 
 
 def check_object(text: bytes, max_depth: int) -> None:
@@ -30,73 +36,74 @@ def check_object(text: bytes, max_depth: int) -> None:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if depth(text) <= max_depth:
+        if depth(text, max_depth) <= max_depth:
             raise Invalid(Reason.UNPARSEABLE, f"data is not JSON that can be read: {error}") from None
     else:
         arrays = text.count(b"[")
         # Every key has its colon, so where there are no more colons than keys at the top, there are no other keys, and none twice.
         if arrays < max_depth and text.count(b":") == len(value) and all(map(_is_plain, value)):
             return
-        if arrays + text.count(b"{") <= max_depth or depth(text) <= max_depth:
-            if not _surely_fine(text, value):
-                json.loads(text, object_pairs_hook=_check_keys)
+        if arrays + text.count(b"{") <= max_depth or depth(text, max_depth) <= max_depth:
+            _check_keys(text, value)
             return
     raise Invalid(Reason.MALFORMED, f"data is nested deeper than {max_depth} levels")
 
 
-def depth(text: bytes) -> int:
-    """How deep objects and arrays are nested in `text`."""
-    deepest = level = 0
-    for token in _TOKEN.finditer(text):
-        first = text[token.start()]
-        if first in b"{[":
-            level += 1
-            deepest = max(deepest, level)
-        elif first in b"}]":
-            level -= 1
-    return deepest
+def depth(text: bytes, most: int) -> int:
+    """How deep objects and arrays are nested in `text`, or `most` + 1 where that is deeper. What is no JSON has some number too."""
+    brackets = _outside_strings(text).translate(_ONLY_SQUARE, _NO_BRACKETS)
+    levels = 0
+    while b"[]" in brackets and levels <= most:
+        brackets = brackets.replace(b"[]", b"")  # the innermost ones
+        levels += 1
+    return levels
+
+
+def _outside_strings(text: bytes) -> bytes:
+    """`text` with nothing between its quotes, in a few passes of C code: strings are many, or long, in what attackers send."""
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    return b'"'.join(text.split(b'"')[::2])
 
 
 def without_lone_surrogates(text: bytes) -> bytes:
     r"""`text` with each escape of a lone surrogate replaced by `\ufffd`, of the same length."""
-    return _ESCAPE.sub(_replaced, text)
+    if not _SURROGATE.search(text) or b"\x00" in text:
+        return text
+    escapes = text.replace(rb"\\", _NO_ESCAPE)  # each backslash that is left begins an escape
+    return _LONE_LOW.sub(_REPLACEMENT, _LONE_HIGH.sub(_REPLACEMENT, escapes)).replace(_NO_ESCAPE, rb"\\")
 
 
-def _replaced(match: re.Match[bytes]) -> bytes:
-    escape = match.group()
-    return _REPLACEMENT if len(escape) == 6 else escape
+def _check_keys(text: bytes, value: dict[str, Any]) -> None:
+    """Each key of `text`, which was read as `value`, has its colon; so more colons than keys in `value` are keys that stand twice."""
+    outside = _outside_strings(text)
+    if outside.count(b":") > _count_keys(value):
+        json.loads(text, object_pairs_hook=_refuse_twice)
 
 
-def _surely_fine(text: bytes, value: dict[str, Any]) -> bool:
-    """True where a quick look shows that all keys of `text`, which was read as `value`, are plain words and none stands twice.
-
-    Where no white space is before a colon, each key ends in `":`; a string may hold that too, so there are never fewer of them than keys.
-    """
-    if b" " in text and b" :" in text:
-        return False
-    if b"\n" in text or b"\t" in text or b"\r" in text:  # written for people, so rare
-        return False
-    return text.count(b'":') == _count_plain_keys(value)
-
-
-def _count_plain_keys(value: Any) -> int:
-    if type(value) is list:
-        count, inner = 0, value
-    else:
-        count, inner = sum(map(_is_plain, value)), value.values()
-        if count < len(value):
-            count += sum(1 for key in value if _is_dotted(key))
-    for one in inner:
-        if type(one) in _NESTED:
-            count += _count_plain_keys(one)
+def _count_keys(value: Any) -> int:
+    """How many keys there are, at any depth. Raises Invalid(MALFORMED) for a blank one."""
+    todo, count = [value], 0
+    while todo:
+        one = todo.pop()
+        if type(one) is dict:
+            count += len(one)
+            if not all(map(_is_plain, one)) and _BLANK_PART.search(".".join(one)):
+                _refuse_blank(one)
+            one = one.values()
+        todo += [inner for inner in one if type(inner) in _NESTED]
     return count
 
 
-def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+def _refuse_blank(keys: Iterable[str]) -> None:
+    for key in keys:
+        if not all(part.strip() for part in key.split(".")):
+            raise Invalid(Reason.MALFORMED, f"data has the key {key[:50]!r}: a key, and each of its parts between dots, needs a character")
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
     seen = set()
     for key, _ in pairs:
         if key in seen:
             raise Invalid(Reason.MALFORMED, f"data has the key {key[:50]!r} twice in one object")
-        if not all(part.strip() for part in key.split(".")):
-            raise Invalid(Reason.MALFORMED, f"data has the key {key[:50]!r}: a key, and each of its parts between dots, needs a character")
         seen.add(key)

@@ -1,7 +1,8 @@
 """From the bytes of a request to its events, whatever their form, so that one bad event spoils no other. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -19,12 +20,13 @@ class Form(NamedTuple):
     """How a protocol writes events in JSON.
 
     `events` reads all of a body at once, `split` only finds where each event begins and ends, `event` reads one. They raise
-    msgspec.DecodeError, UnicodeDecodeError or RecursionError. `members` says which member of an event holds which attribute.
+    msgspec.DecodeError, UnicodeDecodeError or RecursionError, and the first two TooMany where there are more events than is said.
+    `members` says which member of an event holds which attribute.
     """
 
     container: str  # what a body must be, for a person
-    events: Callable[[bytes], list[SentEvent | Unreadable]]
-    split: Callable[[bytes], list[msgspec.Raw]]
+    events: Callable[[bytes, int], list[SentEvent | Unreadable]]
+    split: Callable[[bytes, int], list[msgspec.Raw]]
     event: Callable[[bytes], SentEvent | Unreadable]
     members: Mapping[str, str]
     source: str | None = None  # of all events, where the form has no member for it
@@ -36,13 +38,12 @@ def read_batch(body: bytes, form: Form, limits: Limits) -> tuple[list[SentEvent 
     Raises Invalid where `body` as a whole is not JSON (UNPARSEABLE) or not of the form (MALFORMED), TooMany where it holds too many.
     """
     try:
-        sent = form.events(body)
+        sent = form.events(body, limits.events)
     except _NOT_JSON:
         return _one_by_one(body, form, limits)
-    check_count(len(sent), limits)
     if len(body) > limits.event_bytes:
         return _one_by_one(body, form, limits)
-    return sent, lambda: [bytes(raw) for raw in form.split(body)]
+    return sent, lambda: [bytes(raw) for raw in form.split(body, limits.events)]
 
 
 def read_one(body: bytes, form: Form, limits: Limits) -> tuple[list[SentEvent | Unreadable], Texts]:
@@ -58,20 +59,19 @@ def read_one(body: bytes, form: Form, limits: Limits) -> tuple[list[SentEvent | 
 
 def _one_by_one(body: bytes, form: Form, limits: Limits) -> tuple[list[SentEvent | Unreadable], Texts]:
     """The slow way, for a body with an event that is unreadable or perhaps too large."""
-    texts = _texts(body, form)
-    check_count(len(texts), limits)
+    texts = _texts(body, form, limits.events)
     return [read_event(text, form, limits) for text in texts], lambda: texts
 
 
-def _texts(body: bytes, form: Form) -> list[bytes]:
+def _texts(body: bytes, form: Form, most: int) -> list[bytes]:
     try:
-        return [bytes(raw) for raw in form.split(body)]
+        return [bytes(raw) for raw in form.split(body, most)]
     except _NOT_JSON as error:
         mended = jsontext.without_lone_surrogates(body)
         if mended == body:
             raise _not_of_form(body, form.container, error) from None
     try:
-        raws = [bytes(raw) for raw in form.split(mended)]
+        raws = [bytes(raw) for raw in form.split(mended, most)]
     except _NOT_JSON as error:
         raise _not_of_form(body, form.container, error) from None
     texts, end = [], 0
@@ -120,6 +120,20 @@ def _not_of_form(body: bytes, container: str, error: Exception | None = None) ->
     except _NOT_JSON as wrong:
         return Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {wrong}")
     return Invalid(Reason.MALFORMED, f"the body must be {container}" + (f": {error}" if error else ""))
+
+
+@cache
+def row(of: Any, most: int) -> type[msgspec.Struct]:
+    """A type for a JSON array, of which no more than the first `most` + 1 elements are read: millions would cost memory. See `elements`."""
+    return msgspec.defstruct("Row", [(f"at{n}", of, None) for n in range(most + 1)], array_like=True)
+
+
+def elements(found: msgspec.Struct, most: int) -> list[Any]:
+    """The elements of a `row`. Raises TooMany where there are more than `most`."""
+    given = [one for one in msgspec.structs.astuple(found) if one is not None]
+    if len(given) > most:
+        raise TooMany(f"the request has more than {most} events: send at most {most} at once")
+    return given
 
 
 def check_count(count: int, limits: Limits) -> None:

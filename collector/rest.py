@@ -1,8 +1,10 @@
 """The collector over HTTP: from a request to `Intake` and back."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from urllib.parse import parse_qs
 
 import msgspec
@@ -32,6 +34,7 @@ _JSON_TYPES = {"", "application/json", "text/json", "text/plain"}  # sendBeacon 
 _ONE_EVENT = "application/cloudevents+json"
 _MANY_EVENTS = "application/cloudevents-batch+json"
 _RETRY_AFTER = "2"
+_AT_ONCE = 256 * 1024  # bytes after decompression that are judged on the event loop: the worst that was found takes 60 ms of it
 
 _log = structlog.get_logger()
 
@@ -51,6 +54,7 @@ class Rest:
         """`without`: paths of `ADMIN` that are not served here."""
         self._intake = intake
         self._max_body = max_body
+        self._aside = ThreadPoolExecutor(1, "judge")  # one at a time: a body that is inflated costs memory that nobody counts
         self._gets: dict[str, Callable[[], Answer]] = {
             "/healthz": self._health,
             "/readyz": self._ready,
@@ -106,7 +110,7 @@ class Rest:
         raise Refused(405, "method_not_allowed", f"{method[:20]} is not allowed here: use {allowed}", ("allow", allowed))
 
     async def _post(self, request: Request) -> Answer:
-        path, headers, body = request.path, request.headers, request.body
+        path, headers = request.path, request.headers
         presented = self._presented(request)
         key = self._intake.senders.known(presented)
         if key is None and (presented is not None or path in _PROTOCOLS):
@@ -114,7 +118,9 @@ class Rest:
         media_type = _media_type(path, headers.get("content-type", ""))
         if key is None:  # a beacon of an SDK: its key is in the body
             try:
-                key = self._intake.senders.known(segment.write_key(self._inflated(body, headers)))
+                key = self._intake.senders.known(segment.write_key(self._inflated(request, self._max_body)))
+            except TooLong as problem:
+                raise Refused(413, "too_large", str(problem)) from None
             except Invalid:
                 key = None
             if key is None:
@@ -123,16 +129,19 @@ class Rest:
             raise Refused(403, "origin_not_allowed", "this write key may not be used on pages of this origin: see `headrace keys`")
         sending = self._intake.sending(_PROTOCOLS.get(path, "segment"), key, request.client, headers.get("user-agent"))
         try:
-            if "content-encoding" in headers:
-                body = self._inflated(body, headers)
-                request = request._replace(body=body)
-            outcome = self._judged(request, media_type, key, sending)
+            try:
+                outcome, body = self._judged(request, media_type, key, sending, min(_AT_ONCE, self._max_body))
+            except TooLong:
+                work = partial(self._judged, request, media_type, key, sending, self._max_body)
+                outcome, body = await asyncio.get_running_loop().run_in_executor(self._aside, work)
         except TooMany as problem:
             raise Refused(413, "too_many_events", str(problem)) from None
-        except Invalid as problem:
+        except TooLong as problem:
+            raise Refused(413, "too_large", str(problem)) from None
+        if isinstance(outcome, Invalid):
             self._intake.charge(key, 1, len(body))
-            await self._intake.refuse_body(problem, body, sending)
-            raise Refused(400, problem.reason, problem.detail) from None
+            await self._intake.refuse_body(outcome, body, sending)
+            raise Refused(400, outcome.reason, outcome.detail)
         self._intake.charge(key, len(outcome.messages) + len(outcome.rejected), len(body))
         del body  # it may wait for Kafka long, and it may be large
         return _told(await self._intake.take(outcome, sending))
@@ -144,18 +153,27 @@ class Rest:
             return write_key_of(request.headers["authorization"]) or ""
         return parse_qs(request.query.decode("latin-1")).get("writeKey", [None])[0] if request.query else None
 
-    def _inflated(self, body: bytes, headers: dict[str, str]) -> bytes:
+    @staticmethod
+    def _inflated(request: Request, most: int) -> bytes:
+        """The body without its content encoding. Raises TooLong where it has more than `most` bytes, and Invalid."""
         try:
-            return inflate(body, headers.get("content-encoding", ""), self._max_body)
+            return inflate(request.body, request.headers.get("content-encoding", ""), most)
         except Unsupported as error:
             raise Refused(415, "unsupported_encoding", str(error), ("accept-encoding", ", ".join(ENCODINGS))) from None
-        except TooLong as error:
-            raise Refused(413, "too_large", str(error)) from None
         except Corrupt as error:
             raise Invalid(Reason.UNPARSEABLE, str(error)) from None
 
-    def _judged(self, request: Request, media_type: str, key: Key, sending: Sending) -> Outcome:
-        """What becomes of the events of `request`, whose body is inflated."""
+    def _judged(self, request: Request, media_type: str, key: Key, sending: Sending, most: int) -> tuple[Outcome | Invalid, bytes]:
+        """What becomes of `request`, and its bytes as far as they could be decompressed. Raises TooMany, and TooLong beyond `most`."""
+        body = request.body
+        try:
+            body = self._inflated(request, most)
+            return self._outcome(request._replace(body=body), media_type, key, sending), body
+        except Invalid as problem:
+            return problem, body
+
+    def _outcome(self, request: Request, media_type: str, key: Key, sending: Sending) -> Outcome:
+        """What becomes of the events of `request`, whose body is inflated. Raises Invalid where it cannot be read, and TooMany."""
         fast, path, body = self._intake.fast, request.path, request.body
         if path == otlp.PATH:
             return accept(*otlp_events.read(body, media_type, self._intake.registry, sending.limits), sending)

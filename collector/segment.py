@@ -13,12 +13,13 @@ import msgspec
 import orjson
 
 from collector.accept import SentEvent, Unreadable
-from collector.reading import Form
+from collector.reading import Form, elements, row
 from headrace.dead_letter import Invalid, Reason
 from headrace.registry import Registry
 
 CALLS = ("track", "identify", "page", "screen", "group", "alias")
 
+_LONGEST_NAME = 500  # characters that a name may have which is looked for in other spellings
 _WORD_EDGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 
 
@@ -41,14 +42,6 @@ class Call(msgspec.Struct):
     previousId: str | int | None = None
 
 
-class _Batch(msgspec.Struct):
-    batch: list[Call]
-
-
-class _RawBatch(msgspec.Struct):
-    batch: list[msgspec.Raw]
-
-
 class _Key(msgspec.Struct):
     writeKey: str | None = None
 
@@ -60,8 +53,6 @@ class _Context(msgspec.Struct):
 _ABSENT = (b"", b"null")
 _MEMBERS = {"id": "messageId", "type": "event", "time": "timestamp", "subject": "userId"}
 
-_calls = msgspec.json.Decoder(_Batch)
-_raw_calls = msgspec.json.Decoder(_RawBatch)
 _call = msgspec.json.Decoder(Call)
 _key = msgspec.json.Decoder(_Key)
 _context = msgspec.json.Decoder(_Context)
@@ -73,12 +64,21 @@ def form(source: str, registry: Registry, type: str | None = None) -> Form:
     to_event = partial(_to_event, source=source, registry=registry, type=type)
     return Form(
         container='a JSON object with an array "batch"',
-        events=lambda body: [to_event(call) for call in _calls.decode(body).batch],
-        split=lambda body: _raw_calls.decode(body).batch,
+        events=lambda body, most: [to_event(call) for call in _calls(Call, body, most)],
+        split=lambda body, most: _calls(msgspec.Raw, body, most),
         event=lambda text: to_event(_call.decode(text)),
         members=_MEMBERS,
         source=source,
     )
+
+
+def _calls(of: Any, body: bytes, most: int) -> list[Any]:
+    return elements(_batch(of, most).decode(body).batch, most)
+
+
+@cache
+def _batch(of: Any, most: int) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(msgspec.defstruct("Batch", [("batch", row(of, most))]))
 
 
 def write_key(body: bytes) -> str | None:
@@ -114,6 +114,8 @@ def _to_event(call: Call, source: str, registry: Registry, type: str | None) -> 
 
 def _type_named(name: str, registry: Registry) -> str:
     """The event type that clients call `name`; "Add To Cart" and "addToCart" are add_to_cart too."""
+    if len(name) > _LONGEST_NAME:
+        return name
     return registry.type_named(name) or registry.type_named(_WORD_EDGE.sub("_", name).strip("_")) or name
 
 

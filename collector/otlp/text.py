@@ -5,14 +5,15 @@ It is protobuf's JSON mapping, but ids are in hex and enums are numbers; unknown
 
 import base64
 import re
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import msgspec
 
 from collector import jsontext
 from collector.accept import Limits
 from collector.otlp.record import Cut, Record, members
-from collector.reading import check_count
+from collector.reading import check_count, elements, row
 from headrace.dead_letter import Invalid, Reason
 from headrace.protobuf import number
 
@@ -20,20 +21,6 @@ _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _Raw = msgspec.Raw
 _Integer = int | str | None  # 64-bit integers are strings there; numbers are taken too
-
-
-class _ScopeLogs(msgspec.Struct, rename="camel"):
-    scope: _Raw = _Raw(b"{}")
-    log_records: list[_Raw] | None = None
-
-
-class _ResourceLogs(msgspec.Struct, rename="camel"):
-    resource: _Raw = _Raw(b"{}")
-    scope_logs: list[_ScopeLogs] | None = None
-
-
-class _Request(msgspec.Struct, rename="camel"):
-    resource_logs: list[_ResourceLogs] | None
 
 
 class _Values(msgspec.Struct):
@@ -81,7 +68,6 @@ class _LogRecord(msgspec.Struct, rename="camel"):
     attributes: list[_Pair] | None = None
 
 
-_request = msgspec.json.Decoder(_Request)
 _record = msgspec.json.Decoder(_LogRecord)
 _resource = msgspec.json.Decoder(_Resource | None)
 _scope = msgspec.json.Decoder(_Scope | None)
@@ -91,16 +77,78 @@ def cut(body: bytes, limits: Limits) -> list[Cut]:
     """The records of an ExportLogsServiceRequest. Raises Invalid (UNPARSEABLE, MALFORMED) or TooMany."""
     mended = body
     try:
-        request = _read_request(body)
+        _check_json(body)
     except Invalid:
         mended = jsontext.without_lone_surrogates(body)
         if mended == body:
             raise
-        request = _read_request(mended)
-    scopes = [(bytes(of.resource), one) for of in request.resource_logs or () for one in of.scope_logs or ()]
-    check_count(sum(len(one.log_records or ()) for _, one in scopes), limits)
-    cuts = [Cut(resource, bytes(one.scope), bytes(record)) for resource, one in scopes for record in one.log_records or ()]
-    return cuts if mended is body else _as_sent(cuts, body, mended)
+    cuts: list[Cut] = []
+    scopes = 0
+    for of in _children(_Part(body, mended), "resourceLogs", limits.events, needed=True):
+        resource = _member(of, "resource")
+        inners = _children(of, "scopeLogs", limits.events)
+        scopes += len(inners)
+        check_count(scopes, limits)
+        for inner in inners:
+            scope = _member(inner, "scope")
+            cuts += [Cut(resource, scope, record.sent) for record in _children(inner, "logRecords", limits.events)]
+            check_count(len(cuts), limits)
+    return cuts
+
+
+class _Part(NamedTuple):
+    """A piece of the body as it was sent, and as it can be read: lone surrogates are mended there, of the same length."""
+
+    sent: bytes
+    mended: bytes
+
+
+@cache
+def _parts(member: str, most: int) -> msgspec.json.Decoder[Any]:
+    """Reads of an object the array `member`, and only where its elements are: what a request costs is known before they are read."""
+    fields: list[Any] = [("parts", row(_Raw, most) | None, msgspec.UNSET)]
+    return msgspec.json.Decoder(msgspec.defstruct("Parts", fields, rename={"parts": member}))
+
+
+def _children(of: _Part, member: str, most: int, *, needed: bool = False) -> list[_Part]:
+    try:
+        parts = _parts(member, most).decode(of.mended).parts
+    except msgspec.ValidationError as error:
+        raise _not_of_form(str(error)) from None
+    except _NOT_JSON as error:  # a number or a text that was only skipped before
+        raise Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {error}") from None
+    if parts is msgspec.UNSET and needed:
+        raise _not_of_form(f"Object missing required field `{member}`")
+    found, end = [], 0
+    for raw in map(bytes, elements(parts, most) if parts else ()):
+        start = of.mended.index(raw, end)
+        end = start + len(raw)
+        found.append(_Part(of.sent[start:end], raw))
+    return found
+
+
+@cache
+def _one(member: str) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(msgspec.defstruct("One", [("part", _Raw, _Raw(b"{}"))], rename={"part": member}))
+
+
+def _member(of: _Part, member: str) -> bytes:
+    raw = bytes(_one(member).decode(of.mended).part)
+    start = of.mended.find(raw)
+    return raw if start < 0 else of.sent[start : start + len(raw)]
+
+
+def _check_json(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body, type=_Raw)
+    except RecursionError:
+        raise Invalid(Reason.MALFORMED, "the body is nested too deeply to be read") from None
+    except _NOT_JSON as error:
+        raise Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {error}") from None
+
+
+def _not_of_form(why: str) -> Invalid:
+    return Invalid(Reason.MALFORMED, f'the body must be a JSON object with an array "resourceLogs": {why}')
 
 
 def alone(of: Cut) -> bytes:
@@ -136,29 +184,6 @@ def scope(raw: bytes) -> tuple[str, str, dict[str, Any]]:
     """Name, version and attributes of a scope."""
     of = _read(_scope, raw, "scope") or _Scope()
     return of.name or "", of.version or "", _members(of.attributes)
-
-
-def _read_request(body: bytes) -> _Request:
-    try:
-        return _request.decode(body)
-    except msgspec.ValidationError as error:
-        raise Invalid(Reason.MALFORMED, f'the body must be a JSON object with an array "resourceLogs": {error}') from None
-    except RecursionError:
-        raise Invalid(Reason.MALFORMED, "the body is nested too deeply to be read") from None
-    except _NOT_JSON as error:
-        raise Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {error}") from None
-
-
-def _as_sent(cuts: list[Cut], body: bytes, mended: bytes) -> list[Cut]:
-    """The cuts of `mended`, with the bytes that stand in `body` at those places: what is broken there is found where it is read."""
-    found: list[Cut] = []
-    end = 0
-    for of in cuts:
-        start = mended.index(of.record, end)
-        end = start + len(of.record)
-        resource, scope = (body[(at := mended.index(raw)) : at + len(raw)] for raw in (of.resource, of.scope))
-        found.append(Cut(resource, scope, body[start:end]))
-    return found
 
 
 def _read(decoder: msgspec.json.Decoder[Any], raw: bytes, what: str) -> Any:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from collector.admission import Admission
 from collector.http import Answer, Bounds, Request, Server, error
 
 POST = b"POST /v1/events?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+
+CHUNKED = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Served:
@@ -45,6 +48,10 @@ class Served:
 
     def free(self) -> None:
         self.loop.call_soon_threadsafe(self._free.set)
+
+    def hold(self) -> None:
+        self.seen.clear()
+        self._free = asyncio.Event()
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, timeout=30)
@@ -141,6 +148,31 @@ def test_pipelined_requests_wait_for_the_one_before() -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000, 431, "head_too_large"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 40_000 + b"\r\n\r\n", 431, "head_too_large"),
         (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "head_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 200_000, 431, "head_too_large"),
+        (b"GET /?" + b"a" * 200_000, 431, "head_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 60_000, 431, "head_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"a%d:b\r\n" % n for n in range(5_000)), 431, "head_too_large"),
+        (CHUNKED + b"0\r\n" + b"a: b\r\n" * 20_000, 431, "head_too_large"),
+        (CHUNKED + b"0\r\na: " + b"b" * 300_000, 431, "head_too_large"),
+        (CHUNKED + b"1;" + b"b" * 300_000, 431, "head_too_large"),
+        (CHUNKED + b"1;x=y\r\na\r\n-1\r\n", 400, "bad_request"),
+        (CHUNKED + b"fffffffffffffffff\r\n", 400, "bad_request"),
+        (CHUNKED + b"0x1\r\na\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 1\r\n\r\na", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c: d\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\nc: d\r\n\r\n", 400, "bad_request"),
+        (b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad_request"),
+        (
+            b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nContent-Length: 35\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n",
+            405,
+            "method_not_allowed",
+        ),
         (b"GET / HTTP/1.1\r\nHost: x\r\nExpect: a miracle\r\n\r\n", 417, "expectation_failed"),
     ],
 )
@@ -151,6 +183,58 @@ def test_a_refusal_is_read_although_the_client_goes_on_sending(sent: bytes, stat
         assert refusal(everything(client)) == (status, code)
         assert one.seen == []
         assert one.server.admission.bytes == 0
+
+
+def test_trailers_are_no_headers() -> None:
+    with served() as one, one.connect() as client:
+        client.sendall(CHUNKED + b"2;name=value\r\n{}\r\n0\r\nAuthorization: Basic eDo=\r\nHost: y\r\n\r\n")
+        assert one_answer(client)[2] == b'["POST", "/c", "", 2]'
+        assert one.seen[-1].headers == {"host": "x", "transfer-encoding": "chunked"}
+
+
+UPGRADE = b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+@pytest.mark.parametrize("asked", [POST % (2, b"{}"), UPGRADE], ids=["posts", "upgrades"])
+def test_only_so_many_requests_wait_on_one_connection(asked: bytes) -> None:
+    with served() as one, one.connect() as client:
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n" + asked * 3000)
+        while not one.seen:
+            pass
+        one.free()
+        said = everything(client)
+        first, _, last = said.rpartition(b"HTTP/1.1 ")
+        assert refusal(b"HTTP/1.1 " + last) == (503, "busy")
+        assert first.count(b"HTTP/1.1 200 OK") == len(one.seen)
+        assert len(one.seen) < 200
+        assert one.server.admission.bytes == 0
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half", "refused"])
+def test_nothing_stays_counted_of_who_leaves(how: str) -> None:
+    """However a connection ends with requests that are served, that wait and that are half here."""
+    with served() as one:
+        for _ in range(3):
+            with one.connect() as client:
+                waiting = (POST % (1000, b"x" * 1000)).replace(b"/v1/events", b"/wait") + POST % (2000, b"y" * 2000) * 5
+                client.sendall(waiting + (CHUNKED + b"800\r\n" + b"z" * 0x700 if how != "half" else b""))
+                if how == "refused":
+                    client.sendall(b"z" * 0x100 + b"nonsense")
+                while not one.seen or one.server.admission.bytes < 11_000:
+                    pass
+                if how == "half":
+                    client.shutdown(socket.SHUT_WR)
+                    one.free()
+                    assert everything(client).count(b"HTTP/1.1 200 OK") == 6, "what was asked before is answered"
+                elif how == "reset":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif how == "refused":
+                    one.free()
+                    assert everything(client).count(b"HTTP/1.1 200 OK") == 6
+            one.free()
+            while one.server.connections or one.server.admission.bytes:
+                assert one.server.admission.bytes >= 0
+            one.hold()
 
 
 def test_what_came_before_a_refusal_is_answered_first() -> None:

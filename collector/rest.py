@@ -164,7 +164,8 @@ class Rest:
         body = request.body
         try:
             body = self._inflated(request, most)
-            return self._outcome(request._replace(body=body), media_type, key, sending), body
+            inflated = request if body is request.body else request._replace(body=body)
+            return self._outcome(inflated, media_type, key, sending), body
         except Invalid as problem:
             return problem, body
 

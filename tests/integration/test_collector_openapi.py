@@ -24,6 +24,7 @@ def _as_it_is(_: Any, value: Any) -> bytes:
 
 # A request that can be read is never refused for what its events hold (DESIGN.md: per-event problems are named in a 200), nor is one taken
 # because its JSON is of the form: it may say that it is compressed, and not be.
+LIKE_TRACK = ["/v1/page", "/v1/screen", "/v1/group", "/v1/alias"]  # the same but for their names, and each takes some seconds
 _NOT_OURS = {"negative_data_rejection", "positive_data_acceptance"}
 
 
@@ -34,7 +35,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProce
         yield one
 
 
-schema = schemathesis.openapi.from_dict(msgspec.json.decode(openapi.DOCUMENT))
+schema = schemathesis.openapi.from_dict(msgspec.json.decode(openapi.DOCUMENT)).exclude(path=LIKE_TRACK)
 
 
 def test_the_document_is_served(running: CollectorProcess) -> None:

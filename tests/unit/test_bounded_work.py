@@ -209,3 +209,22 @@ def test_large_bodies_leave_the_event_loop_free(size: int, aside: bool, encoding
     assert [one != threading.get_ident() for one in where] == [aside]
     assert answered(b"[" + b" " * 400_000 + b"]") == 413
     assert answered(b"[" + b" " * (size - 2)) == 400
+
+
+def test_few_bytes_that_are_many_records_leave_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    where: list[int] = []
+
+    def noted(*arguments: Any) -> Outcome:
+        where.append(threading.get_ident())
+        return accept(*arguments)
+
+    monkeypatch.setattr(rest_module, "accept", noted)
+    intake = Intake(REGISTRY, LIMITS, Senders({"k": "s"}, "c", "p"), _Outbox(), Admission(1), fast=None)  # type: ignore[arg-type]
+    rest = Rest(intake, max_body=4_000_000)
+    headers = {"authorization": "Bearer k", "content-type": JSON}
+    for size, aside in ((100, False), (2_000, True)):
+        resource = b'{"attributes":[{"key":"a","value":{"stringValue":"%b"}}]}' % (b"x" * size)
+        body = b'{"resourceLogs":[{"resource":%b,"scopeLogs":[{"logRecords":[%b]}]}]}' % (resource, b",".join([b"{}"] * 500))
+        answer = asyncio.run(rest.answer(Request("POST", "/v1/logs", b"", headers, body, None)))
+        assert (answer.status, answer.body) == (200, b"{}")
+        assert where.pop() != threading.get_ident() if aside else where.pop() == threading.get_ident()

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import atheris
+import brotli
+from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 with atheris.instrument_imports(include=["collector", "headrace"]):
     import msgspec
@@ -50,7 +53,7 @@ RECORD = {
 LOGS = {
     "resourceLogs": [{"resource": {"attributes": RECORD["attributes"]}, "scopeLogs": [{"scope": {"name": "s"}, "logRecords": [RECORD]}]}]
 }
-LOGS_BINARY = bytes.fromhex("0a1f0a0b0a090a016112040a027878121012041a02733a12080900010000000000001000")
+LOGS_BINARY = json_format.ParseDict(LOGS, ExportLogsServiceRequest()).SerializeToString()
 
 
 def checked(outcome: Outcome, count: int | None = None) -> tuple[list[tuple[bytes, bytes]], list[object]]:
@@ -180,6 +183,7 @@ def _seeds() -> Iterator[tuple[str, bytes]]:
     yield "keys", json.dumps(EVENT["data"]).encode()
     yield "keys", rb'{"a":"\ud83d\ude80\\\"","b":{"a\u0061":[1e5,-0.0,{}]}}'
     yield "write_key", b"key:password"
+    yield "inflate", brotli.compress(b'{"a":123}')
     for packed in ("H4sIAAAAAAACA6tWKkksLlayUsoqzs9Tqo0FAKqzRnERAAAA", "eJyrVspMUbJSMlSqBQARdQLJ", "KLUv/SAJSQAAeyJhIjoxMjN9"):
         yield "inflate", base64.b64decode(packed)
 

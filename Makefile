@@ -11,8 +11,9 @@ COMPILE := compile --quiet --python-version 3.11 --generate-hashes --no-emit-ind
 LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 # PostgreSQL's and the data's wheels are wanted for their files only; services come before dev, which includes them.
 ALONE := requirements/postgres requirements/cdnow
+FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys
 
-.PHONY: help native try-native up down status logs clean demo test lint bench bench-startup bench-collector bench-loaders lock lock-jars services dev
+.PHONY: help native try-native up down status logs clean demo test fuzz lint bench bench-startup bench-collector bench-loaders lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +41,9 @@ test: dev native ## All tests, on a platform of their own (KEEP=1 leaves it runn
 
 lint: dev ## ruff, mypy, the import rules, the tracking plan
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check
+
+fuzz: dev native ## Fuzz what reads a client's bytes, SECONDS (60) for each target, or one of them (TARGET=segment)
+	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do echo "$$target" && $(PYTHON) -m tests.fuzz.collector $$target -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
 bench: bench-startup bench-collector bench-loaders ## All measurements (tables go to benchmarks/results/)
 

@@ -11,8 +11,8 @@ from collector.accept import Limits, SentEvent, Unreadable
 from collector.reading import Form, Texts, elements, row
 from headrace.dead_letter import Invalid, Reason
 
-_ATTRIBUTES = ("id", "source", "type", "time", "subject", "dataschema", "specversion")
-_BINARY = frozenset(f"ce-{name}" for name in _ATTRIBUTES)
+ATTRIBUTES = ("id", "source", "type", "time", "subject", "dataschema", "specversion")
+_BINARY = frozenset(f"ce-{name}" for name in ATTRIBUTES)
 
 
 @cache
@@ -38,7 +38,7 @@ def read_binary(body: bytes, headers: Mapping[str, str], limits: Limits) -> tupl
     """The one event in binary form. Raises Invalid(UNPARSEABLE) where the body is not JSON."""
     data = body.strip()
     event = SentEvent()
-    for name in _ATTRIBUTES:
+    for name in ATTRIBUTES:
         if f"ce-{name}" in headers:
             setattr(event, name, unquote(headers[f"ce-{name}"]))
     if len(data) > limits.event_bytes:

@@ -91,7 +91,7 @@ def _count_keys(value: Any) -> int:
             if not all(map(_is_plain, one)) and _BLANK_PART.search(".".join(one)):
                 _refuse_blank(one)
             one = one.values()
-        todo += [inner for inner in one if type(inner) in _NESTED]
+        todo += [inner for inner in one if inner and type(inner) in _NESTED]
     return count
 
 

@@ -1,6 +1,7 @@
 """The collector over HTTP: from a request to `Intake` and back."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -168,15 +169,20 @@ class Rest:
         body = request.body
         try:
             body = self._inflated(request, most)
-            return self._outcome(request._replace(body=body), media_type, key, sending), body
+            inflated = request if body is request.body else request._replace(body=body)
+            return self._outcome(inflated, media_type, key, sending, at_once=most < self._max_body), body
         except Invalid as problem:
             return problem, body
 
-    def _outcome(self, request: Request, media_type: str, key: Key, sending: Sending) -> Outcome:
-        """What becomes of the events of `request`, whose body is inflated. Raises Invalid where it cannot be read, and TooMany."""
+    def _outcome(self, request: Request, media_type: str, key: Key, sending: Sending, *, at_once: bool) -> Outcome:
+        """What becomes of the events of `request`, whose body is inflated. Raises Invalid where it cannot be read, and TooMany.
+
+        Raises TooLong where that is too much to be done `at_once`.
+        """
         fast, path, body = self._intake.fast, request.path, request.body
         if path == otlp.PATH:
-            return accept(*otlp_events.read(body, media_type, self._intake.registry, sending.limits), sending)
+            most = _AT_ONCE if at_once else sys.maxsize
+            return accept(*otlp_events.read(body, media_type, self._intake.registry, sending.limits, most), sending)
         if path != EVENTS:
             form = segment.form(key.source, self._intake.registry, _CALLS.get(path))
             return (judge_batch if path == BATCH else judge_one)(body, form, sending, fast)

@@ -5,6 +5,7 @@ other: a request is first cut into records, and each is read by itself.
 """
 
 import hashlib
+import sys
 from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,6 +15,7 @@ import msgspec
 import orjson
 
 from collector.accept import Limits, SentEvent, Unreadable
+from collector.inflate import TooLong
 from collector.otlp import JSON, PROTOBUF, binary, text
 from collector.otlp.record import Record
 from collector.reading import Texts
@@ -39,13 +41,19 @@ class _Origin(NamedTuple):
     said: bytes
 
 
-def read(body: bytes, media_type: str, registry: Registry, limits: Limits) -> tuple[list[SentEvent | Unreadable], Texts]:
+def read(
+    body: bytes, media_type: str, registry: Registry, limits: Limits, most: int = sys.maxsize
+) -> tuple[list[SentEvent | Unreadable], Texts]:
     """The events of an export request, and a function for the bytes of each: a request that holds that record alone.
 
-    Raises Invalid (UNPARSEABLE or MALFORMED) where `body` is no such request, TooMany where it holds too many records.
+    Raises Invalid (UNPARSEABLE or MALFORMED) where `body` is no such request, TooMany where it holds too many records, TooLong where they
+    have more than `most` bytes, each with its resource and scope: that is what they cost, however small `body` is.
     """
     encoding = _ENCODINGS[media_type]
     cuts = encoding.cut(body, msgspec.structs.replace(limits, events=max(limits.events, _SDK_BATCH)))
+
+    if sum(len(part) for of in cuts for part in of) > most:
+        raise TooLong(f"the log records have more than {most} bytes, each with its resource and scope")
 
     @lru_cache(maxsize=2)
     def origin(resource: bytes, scope: bytes) -> _Origin:

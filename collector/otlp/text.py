@@ -111,12 +111,7 @@ def _parts(member: str, most: int) -> msgspec.json.Decoder[Any]:
 
 
 def _children(of: _Part, member: str, most: int, *, needed: bool = False) -> list[_Part]:
-    try:
-        parts = _parts(member, most).decode(of.mended).parts
-    except msgspec.ValidationError as error:
-        raise _not_of_form(str(error)) from None
-    except _NOT_JSON as error:  # a number or a text that was only skipped before
-        raise Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {error}") from None
+    parts = _decoded(_parts(member, most), of).parts
     if parts is msgspec.UNSET and needed:
         raise _not_of_form(f"Object missing required field `{member}`")
     found, end = [], 0
@@ -133,9 +128,18 @@ def _one(member: str) -> msgspec.json.Decoder[Any]:
 
 
 def _member(of: _Part, member: str) -> bytes:
-    raw = bytes(_one(member).decode(of.mended).part)
+    raw = bytes(_decoded(_one(member), of).part)
     start = of.mended.find(raw)
     return raw if start < 0 else of.sent[start : start + len(raw)]
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], of: _Part) -> Any:
+    try:
+        return decoder.decode(of.mended)
+    except msgspec.ValidationError as error:
+        raise _not_of_form(str(error)) from None
+    except _NOT_JSON as error:  # a key that was only skipped before
+        raise Invalid(Reason.UNPARSEABLE, f"the body is not JSON: {error}") from None
 
 
 def _check_json(body: bytes) -> None:

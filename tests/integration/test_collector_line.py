@@ -25,7 +25,10 @@ from headrace.registry import Registry
 from tests.collector_mock_kafka import mock_kafka
 
 REGISTRY = Registry.load(Path(__file__).parents[2] / "schemas")
-EVENT = '{"id":"%s","source":"shop","type":"purchase","subject":"c1","time":"2026-01-31T12:00:00Z","data":{"quantity":1,"amount_usd":2.5,"x":"%s"}}'
+EVENT = (
+    '{"id":"%s","source":"shop","type":"purchase","subject":"c1","time":"2026-01-31T12:00:00Z",'
+    '"data":{"quantity":1,"amount_usd":2.5,"x":"%s"}}'
+)
 
 
 def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:

@@ -116,6 +116,17 @@ def test_the_same_outcome_for_any_bytes(body: bytes) -> None:
     same_everywhere(body)
 
 
+@pytest.mark.parametrize("special", ['"', "\\", "\x00", "\x1f", "\x7f", "\x85", "\xa0", "é", "ÿ", "🚀", "!", "~", "\x20"])
+def test_the_same_outcome_wherever_in_a_text_a_special_character_stands(special: str) -> None:
+    """Native code looks at eight bytes at a time."""
+    for place in range(18):
+        attribute = "a" * place + special + "b" * (17 - place)
+        raw = text(EVENT).replace(b'"shop"', f'"{attribute}"'.encode())
+        for body in (text(EVENT | {"id": attribute}), text(EVENT | {"data": {"quantity": 1, "x": attribute}}), raw):
+            same_everywhere(body)
+            same_everywhere(body[: -1 - place])
+
+
 def proto(**fields: Any) -> pb.Event:
     base = {"id": "e1", "source": "shop", "type": "purchase", "time": "2026-01-31T12:00:00Z", "subject": "c1", "json": b'{"quantity":1}'}
     return pb.Event(**(base | fields))

@@ -80,7 +80,7 @@ class Rejection(msgspec.Struct, frozen=True):
 class Outcome(NamedTuple):
     """What became of a request's events: keys and values for `events.raw`, and those refused."""
 
-    messages: list[tuple[bytes, bytes]]
+    messages: Sequence[tuple[bytes, bytes]]
     rejected: list[Rejection]
 
 

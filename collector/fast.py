@@ -6,7 +6,6 @@ ordinary way; so both ways have the same outcome, and one suite of tests runs on
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import cast
 
 import msgspec
 
@@ -89,20 +88,17 @@ class Fast:
 def _outcome(found: "_native.Found | None", body: bytes, read: Read, sending: Sending) -> Outcome | None:
     if found is None:
         return None
-    items, unsure = found
-    if not unsure:
-        return Outcome(cast("list[tuple[bytes, bytes]]", items), [])
-    messages: list[tuple[bytes, bytes]] = []
+    good, unsure = found
+    messages: list[tuple[bytes, bytes]] | None = None  # where there is one that native code does not hold
     rejected: list[Rejection] = []
-    for index, item in enumerate(items):
-        if isinstance(item[0], bytes):
-            messages.append(item)
-        else:
-            texts = [body[slice(*item)]]
-            outcome = accept([read(texts[0])], texts.copy, sending)
-            messages += outcome.messages
-            rejected += [Rejection(index, one.letter) for one in outcome.rejected]
-    return Outcome(messages, rejected)
+    for index, start, end in unsure:
+        texts = [body[start:end]]
+        outcome = accept([read(texts[0])], texts.copy, sending)
+        if outcome.messages:
+            messages = list(good) if messages is None else messages
+            messages.insert(index - len(rejected), outcome.messages[0])
+        rejected += [Rejection(index, one.letter) for one in outcome.rejected]
+    return Outcome(good if messages is None else messages, rejected)
 
 
 def _never(_: bytes) -> SentEvent:

@@ -15,7 +15,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from collector import fast, workers
+from collector import fast, line, workers
 from collector.accept import Limits
 from collector.admission import Admission
 from collector.http import Bounds, Server
@@ -55,6 +55,7 @@ async def serve(settings: CollectorSettings, registry: Registry, messages: Messa
         spool=spool,
         compression=settings.compression,
         linger_ms=settings.linger_ms,
+        line=line.choose(settings.native),
     )
     senders = _senders(settings)
     keys = KeyWatch(settings.keys_file, senders)
@@ -209,7 +210,7 @@ def main() -> None:
             runner.run(serve(settings, registry, messages))
     except PlanError as error:
         sys.exit(f"collector: the tracking plan cannot be used:\n{error}")
-    except (OSError, fast.NotBuilt) as error:
+    except (OSError, fast.NotBuilt, line.NotThere) as error:
         sys.exit(f"collector: {error}")
 
 

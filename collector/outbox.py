@@ -8,7 +8,8 @@ for those before it because
 - an idempotent producer's later messages cannot be written once one is lost: the broker refuses the gap in the sequence, and
   `enable.gapless.guarantee` makes such a loss a fatal error.
 
-After any reported failure the producer is given up with everything it holds: its requests are answered Unavailable, and a new one is made.
+After any reported failure the line (`line`: the producer) is given up with everything it holds: its requests are answered Unavailable, and
+a new one is made.
 A request that waited for the deadline is answered Unavailable too; its messages may still arrive, as a repetition may.
 
 With a spool, what would be Unavailable goes to disk instead: at once where Kafka is known to be down or the spool holds older messages, and
@@ -17,130 +18,23 @@ after a share of the deadline where Kafka is silent. In the latter case it may s
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Sequence
-from typing import Any
-from zlib import crc32
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from collector import metrics
+from collector.line import DEAD_LETTER_TOPIC, Keyed, Line, PythonLine, Waiting, size_of
 from collector.spool import SEND_BYTES, Messages, Spool
 from collector.spool_files import Item
-from headrace import dead_letter, event, kafka
+from headrace import event, kafka
 from headrace.dead_letter import Unavailable
 
-DEAD_LETTER_TOPIC = dead_letter.TOPIC_PREFIX + "collector"
-
-_TOPICS = (event.RAW_TOPIC, DEAD_LETTER_TOPIC)
 _MAX_MESSAGES = 2_000_000  # never reached: `max_bytes` bounds the queue first
 _POLL_EVERY = 0.001  # seconds between two looks at the reports while something is in flight
 _PROBE_EVERY = 1.0  # seconds between two looks at whether Kafka is there
-_PROBE_TIMEOUT = 3.0
 SHARE = 0.2  # of the deadline that Kafka gets before the spool is used
 
 _log = structlog.get_logger()
-
-Keyed = tuple[bytes, bytes]
-
-
-class _Request:
-    """What one request waits for. Kafka's client holds it until its last report, so it holds nothing of a request that was answered."""
-
-    __slots__ = ("bytes", "done", "expires", "reports")
-
-    def __init__(self, done: asyncio.Future[None], expires: float, size: int) -> None:
-        self.done: asyncio.Future[None] | None = done
-        self.expires = expires
-        self.reports = 0
-        self.bytes = size
-
-    @property
-    def waits(self) -> bool:
-        return self.done is not None and not self.done.done()
-
-    def succeed(self) -> None:
-        if self.done and self.waits:
-            self.done.set_result(None)
-
-    def fail(self, why: str) -> None:
-        if self.done and self.waits:
-            self.done.set_exception(Unavailable(why))
-
-
-class _Line:
-    """One producer's life, with the requests that depend on it."""
-
-    def __init__(self, config: kafka.Config) -> None:
-        self.broken: str | None = None
-        self.partitions: dict[str, int] = {}
-        self.bytes = 0
-        self.waiting: deque[_Request] = deque()
-        self.producer = Producer({**config, "log_level": 0, "error_cb": self._on_error})
-
-    def probe(self) -> str | None:
-        """Look at the topics; a reason where Kafka cannot take events. Blocks: runs in a thread."""
-        try:
-            topics = self.producer.list_topics(timeout=_PROBE_TIMEOUT).topics
-        except KafkaException as error:
-            return f"Kafka cannot be reached: {error.args[0].str()}"
-        for name in _TOPICS:
-            if name not in topics or topics[name].error or not topics[name].partitions:
-                return f"Kafka has no topic {name}"
-        self.partitions = {name: len(topics[name].partitions) for name in _TOPICS}
-        return None
-
-    def produce(self, topic: str, keyed: Sequence[Keyed], request: _Request) -> None:
-        """Hand messages to the client. Raises Unavailable where it did not take them all."""
-        count = self.partitions[topic]
-        last: set[int] = set()
-        messages: list[dict[str, Any]] = []
-        for key, value in reversed(keyed):
-            partition = crc32(key) % count
-            message = {"key": key, "value": value, "partition": partition}
-            if partition not in last:
-                last.add(partition)
-                message["callback"] = self._report_to(request)
-            messages.append(message)
-        messages.reverse()
-        request.reports += len(last)
-        try:
-            taken = self.producer.produce_batch(topic, messages)
-        except (BufferError, KafkaException) as error:
-            taken, self.broken = 0, f"Kafka's client takes no messages: {error}"
-        if taken < len(messages):  # their number and size are bounded, so this is no full queue
-            self.broken = self.broken or f"Kafka's client refused messages: {[m['_error'] for m in messages if '_error' in m][:1]}"
-            raise Unavailable(self.broken)
-
-    def _report_to(self, request: _Request) -> Any:
-        def report(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                metrics.KAFKA_ERRORS.labels(error.name()).inc()
-                self.broken = self.broken or f"Kafka refused messages: {error.str()}"
-            if self.broken:  # the client tells of a loss before it tells of what came after it
-                return
-            request.reports -= 1
-            if request.reports == 0:
-                self.bytes -= request.bytes
-                request.succeed()
-
-        return report
-
-    def _on_error(self, error: KafkaError) -> None:
-        metrics.KAFKA_ERRORS.labels(error.name()).inc()
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            self.broken = self.broken or f"Kafka's client gave up: {error.str()}"
-
-    def abandon(self, why: str) -> None:
-        """Answer everything that waits with Unavailable."""
-        while self.waiting:
-            self.waiting.popleft().fail(why)
-
-    def dispose(self) -> None:
-        """Let go of the client and what it holds. Blocks: runs in a thread."""
-        self.producer.purge()
-        self.producer.flush(1)
 
 
 class Outbox:
@@ -156,8 +50,12 @@ class Outbox:
         spool: Spool | None = None,
         compression: str = "lz4",
         linger_ms: float = 1,
+        line: type[Line] = PythonLine,
     ) -> None:
-        """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement."""
+        """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement.
+
+        `line`: the client to use.
+        """
         self._config = kafka.producer_config(
             bootstrap_servers,
             security=security,
@@ -172,7 +70,8 @@ class Outbox:
         self._deadline = deadline if spool is None else deadline * SHARE
         self._max_bytes = max_bytes
         self._spool = spool
-        self._line: _Line | None = None
+        self._new_line = line
+        self._line: Line | None = None
         self._problem: str | None = "the collector is not connected to Kafka yet"
         self._ticking = False
         self._disposals: set[asyncio.Future[None]] = set()
@@ -199,7 +98,7 @@ class Outbox:
         if not raw and not letters:
             return
         messages = [(topic, keyed) for topic, keyed in ((event.RAW_TOPIC, raw), (DEAD_LETTER_TOPIC, letters)) if keyed]
-        size = sum(len(key) + len(value) for _, keyed in messages for key, value in keyed)
+        size = sum(size_of(keyed) for _, keyed in messages)
         spool = self._spool
         if spool is None:
             await self._write(messages, size, self._deadline)
@@ -225,7 +124,7 @@ class Outbox:
             raise Unavailable("too much waits for Kafka")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        request = _Request(done, loop.time() + deadline, size)
+        request = Waiting(done, loop.time() + deadline, size)
         line.bytes += size
         line.waiting.append(request)
         try:
@@ -244,8 +143,9 @@ class Outbox:
     async def run(self) -> None:
         """Keep a line open and know whether Kafka is there, until cancelled."""
         while True:
-            line = self._line or _Line(self._config)
+            line = self._line or self._new_line(self._config)
             problem = await asyncio.to_thread(line.probe)
+            problem = line.broken or problem  # it may have been given up meanwhile
             if self._line is None:
                 if problem is None:
                     self._line = line
@@ -262,7 +162,7 @@ class Outbox:
     async def close(self) -> None:
         """Give what is still in the client a last chance. Call after the last request was answered."""
         if self._line:
-            await asyncio.to_thread(self._line.producer.flush, 5)
+            await asyncio.to_thread(self._line.flush, 5)
 
     def _tick(self) -> None:
         self._serve()
@@ -275,10 +175,7 @@ class Outbox:
         line = self._line
         if line is None:
             return
-        try:
-            line.producer.poll(0)
-        except KafkaException as error:  # a fatal one
-            line.broken = line.broken or f"Kafka's client gave up: {error.args[0].str()}"
+        line.poll()
         if line.broken:
             self._give_up(line)
             return
@@ -286,7 +183,7 @@ class Outbox:
         while line.waiting and (not line.waiting[0].waits or line.waiting[0].expires <= now):
             line.waiting.popleft().fail("Kafka did not acknowledge in time")
 
-    def _give_up(self, line: _Line) -> None:
+    def _give_up(self, line: Line) -> None:
         if line is not self._line:
             return
         self._line = None
@@ -295,7 +192,7 @@ class Outbox:
         line.abandon(self._problem)
         self._dispose(line)
 
-    def _dispose(self, line: _Line) -> None:
+    def _dispose(self, line: Line) -> None:
         disposal = asyncio.ensure_future(asyncio.to_thread(line.dispose))
         self._disposals.add(disposal)
         disposal.add_done_callback(self._disposals.discard)

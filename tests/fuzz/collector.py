@@ -69,7 +69,7 @@ def checked(outcome: Outcome, count: int | None = None) -> tuple[list[tuple[byte
         json.loads(bytes(accepted.data))
     for rejection in outcome.rejected:
         assert dead_letter.decode(dead_letter.encode(rejection.letter)) == rejection.letter
-    return outcome.messages, [(one.index, msgspec.structs.replace(one.letter, dead_letter_id="")) for one in outcome.rejected]
+    return list(outcome.messages), [(one.index, msgspec.structs.replace(one.letter, dead_letter_id="")) for one in outcome.rejected]
 
 
 def result(judge: Callable[[], Outcome]) -> object:

@@ -11,7 +11,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
-from collector.outbox import DEAD_LETTER_TOPIC, Outbox
+from collector.line import DEAD_LETTER_TOPIC, Line, NativeLine, PythonLine
+from collector.outbox import Outbox
 from headrace import kafka
 from headrace.dead_letter import Unavailable
 from headrace.event import RAW_TOPIC
@@ -22,9 +23,18 @@ RETRIED = (6, 7, 19, 20)  # not the leader, timed out, too few replicas
 FINAL = (10, 29, 87)  # too large, not allowed, invalid record
 
 
+@pytest.fixture(params=[PythonLine, NativeLine])
+def line(request: pytest.FixtureRequest) -> type[Line]:
+    """Each client that the outbox may use."""
+    kind: type[Line] = request.param
+    return kind
+
+
 @asynccontextmanager
-async def outbox_on(address: str, deadline: float = 10, max_bytes: int = 4_000_000, **settings: int) -> AsyncIterator[Outbox]:
-    outbox = Outbox(address, deadline=deadline, max_bytes=max_bytes)
+async def outbox_on(
+    address: str, line: type[Line], deadline: float = 10, max_bytes: int = 4_000_000, **settings: int
+) -> AsyncIterator[Outbox]:
+    outbox = Outbox(address, deadline=deadline, max_bytes=max_bytes, line=line)
     outbox._config.update({name.replace("_", "."): value for name, value in settings.items()})
     running = asyncio.create_task(outbox.run())
     try:
@@ -78,10 +88,10 @@ def in_loop(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def test_what_is_acknowledged_is_written() -> None:
+def test_what_is_acknowledged_is_written(line: type[Line]) -> None:
     async def work() -> None:
         sent: dict[str, bool] = {}
-        async with outbox_on(broker.address) as outbox:
+        async with outbox_on(broker.address, line) as outbox:
             await asyncio.gather(*(acknowledged(outbox, f"r{n}", 50, sent) for n in range(40)))
             await outbox.put([], [])
         assert set(sent.values()) == {True}
@@ -93,7 +103,7 @@ def test_what_is_acknowledged_is_written() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_nothing_acknowledged_is_lost_through_errors_and_outages(seed: int) -> None:
+def test_nothing_acknowledged_is_lost_through_errors_and_outages(seed: int, line: type[Line]) -> None:
     """Every message is a request to the broker of its own, so an error hits single messages amid others, as no real load would.
 
     One request at a time, since this broker does not check sequence numbers: it would write what follows a loss. The real one, below, does.
@@ -115,7 +125,7 @@ def test_nothing_acknowledged_is_lost_through_errors_and_outages(seed: int) -> N
 
     async def work() -> None:
         sent: dict[str, bool] = {}
-        async with outbox_on(broker.address, deadline=3, batch_num_messages=1, max_in_flight=1) as outbox:
+        async with outbox_on(broker.address, line, deadline=3, batch_num_messages=1, max_in_flight=1) as outbox:
             await acknowledged(outbox, "first", 20, sent)
             storm = asyncio.create_task(faults(broker))
             number = 0
@@ -136,11 +146,11 @@ def test_nothing_acknowledged_is_lost_through_errors_and_outages(seed: int) -> N
 
 
 @pytest.mark.parametrize("error", FINAL)
-def test_a_loss_ahead_of_the_reported_message_is_no_acknowledgement(error: int) -> None:
+def test_a_loss_ahead_of_the_reported_message_is_no_acknowledgement(error: int, line: type[Line]) -> None:
     """Only the last message asks for a report. The first one's loss must be known all the same."""
 
     async def work() -> None:
-        async with outbox_on(broker.address, batch_num_messages=1) as outbox:
+        async with outbox_on(broker.address, line, batch_num_messages=1) as outbox:
             await outbox.put([(b"warm", b"up")], [])
             for place in range(5):
                 await until(lambda: outbox.problem is None)
@@ -164,7 +174,7 @@ def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
     broker.kill()
 
 
-def test_nothing_acknowledged_is_lost_when_the_real_kafka_is_killed_and_frozen(real_kafka: RealKafka) -> None:
+def test_nothing_acknowledged_is_lost_when_the_real_kafka_is_killed_and_frozen(real_kafka: RealKafka, line: type[Line]) -> None:
     async def faults() -> None:
         for _ in range(2):
             await asyncio.sleep(0.5)
@@ -177,7 +187,7 @@ def test_nothing_acknowledged_is_lost_when_the_real_kafka_is_killed_and_frozen(r
 
     async def work() -> None:
         sent: dict[str, bool] = {}
-        async with outbox_on(real_kafka.address, deadline=2, max_bytes=200_000, batch_num_messages=7) as outbox:
+        async with outbox_on(real_kafka.address, line, deadline=2, max_bytes=200_000, batch_num_messages=7) as outbox:
             await acknowledged(outbox, "first", 20, sent)
             storm = asyncio.create_task(faults())
             number = 0
@@ -196,12 +206,12 @@ def test_nothing_acknowledged_is_lost_when_the_real_kafka_is_killed_and_frozen(r
     in_loop(work)
 
 
-def test_a_message_that_the_real_kafka_refuses_takes_its_request_with_it(real_kafka: RealKafka) -> None:
+def test_a_message_that_the_real_kafka_refuses_takes_its_request_with_it(real_kafka: RealKafka, line: type[Line]) -> None:
     """The refused message asks for no report; those after it, in flight at the same time, do."""
 
     async def work() -> None:
         sent: dict[str, bool] = {}
-        async with outbox_on(real_kafka.address, batch_num_messages=1) as outbox:
+        async with outbox_on(real_kafka.address, line, batch_num_messages=1) as outbox:
             for number in range(8):
                 await until(lambda: outbox.problem is None)
                 large = number % 2
@@ -222,9 +232,9 @@ def test_a_message_that_the_real_kafka_refuses_takes_its_request_with_it(real_ka
     in_loop(work)
 
 
-def test_with_kafka_stopped_it_answers_within_the_deadline_and_in_bounded_memory() -> None:
+def test_with_kafka_stopped_it_answers_within_the_deadline_and_in_bounded_memory(line: type[Line]) -> None:
     async def work() -> None:
-        async with outbox_on(broker.address, deadline=0.5, max_bytes=20_000) as outbox:
+        async with outbox_on(broker.address, line, deadline=0.5, max_bytes=20_000) as outbox:
             broker.stop()
             sent: dict[str, bool] = {}
             await asyncio.gather(*(acknowledged(outbox, f"r{n}", 20, sent) for n in range(50)))
@@ -246,9 +256,9 @@ def test_with_kafka_stopped_it_answers_within_the_deadline_and_in_bounded_memory
         in_loop(work)
 
 
-def test_without_kafka_it_refuses_at_once() -> None:
+def test_without_kafka_it_refuses_at_once(line: type[Line]) -> None:
     async def work() -> None:
-        outbox = Outbox("127.0.0.1:1", deadline=10, max_bytes=1_000_000)
+        outbox = Outbox("127.0.0.1:1", deadline=10, max_bytes=1_000_000, line=line)
         running = asyncio.create_task(outbox.run())
         with pytest.raises(Unavailable):
             await outbox.put([(b"k", b"v")], [])

@@ -60,7 +60,7 @@ def raw(outcome: Outcome) -> event.RawEvent:
 
 
 def reason(outcome: Outcome) -> tuple[str, str]:
-    assert outcome.messages == []
+    assert list(outcome.messages) == []
     (rejection,) = outcome.rejected
     return rejection.letter.reason, rejection.letter.detail
 

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def result(judge: Callable[[], Outcome]) -> Result:
         outcome = judge()
     except (Invalid, TooMany) as refused:
         return type(refused), str(refused)
-    return outcome.messages, [(one.index, msgspec.structs.replace(one.letter, dead_letter_id="")) for one in outcome.rejected]
+    return list(outcome.messages), [(one.index, msgspec.structs.replace(one.letter, dead_letter_id="")) for one in outcome.rejected]
 
 
 def same(judge: Callable[..., Outcome], body: bytes, form: Form, sending: Sending) -> Result:
@@ -116,6 +116,17 @@ def test_the_same_outcome_for_any_bytes(body: bytes) -> None:
     same_everywhere(body)
 
 
+@pytest.mark.parametrize("special", ['"', "\\", "\x00", "\x1f", "\x7f", "\x85", "\xa0", "é", "ÿ", "🚀", "!", "~", "\x20"])
+def test_the_same_outcome_wherever_in_a_text_a_special_character_stands(special: str) -> None:
+    """Native code looks at eight bytes at a time."""
+    for place in range(18):
+        attribute = "a" * place + special + "b" * (17 - place)
+        raw = text(EVENT).replace(b'"shop"', f'"{attribute}"'.encode())
+        for body in (text(EVENT | {"id": attribute}), text(EVENT | {"data": {"quantity": 1, "x": attribute}}), raw):
+            same_everywhere(body)
+            same_everywhere(body[: -1 - place])
+
+
 def proto(**fields: Any) -> pb.Event:
     base = {"id": "e1", "source": "shop", "type": "purchase", "time": "2026-01-31T12:00:00Z", "subject": "c1", "json": b'{"quantity":1}'}
     return pb.Event(**(base | fields))
@@ -153,7 +164,7 @@ def test_broken_protobuf_is_vouched_for_only_where_it_means_the_same(place: int,
     body = pb.PublishRequest(events=[proto(), proto(id="e2")]).SerializeToString()
     body = body[:place] + fault + body[place + 1 :]
     found = FAST._for(None).protobuf(body, b"", b"2026-11-21T10:00:00.000Z", b"{}")
-    if found is not None and found[1] == 0:
+    if found is not None and not found[1]:
         outcome = FAST.protobuf(body, read, FREE)
         assert outcome is not None
         assert result(lambda: outcome) == result(lambda: ordinary(pb.PublishRequest.FromString(body), FREE))
@@ -162,19 +173,44 @@ def test_broken_protobuf_is_vouched_for_only_where_it_means_the_same(place: int,
 def test_native_code_vouches_for_ordinary_events() -> None:
     about = (b"2026-11-21T10:00:00.000Z", b"{}")
     acceptor = FAST._for(None)
-    for found in (
-        acceptor.cloudevents(text([EVENT] * 3), True, b"", *about),
-        acceptor.cloudevents(text(EVENT), False, b"shop", *about),
-        acceptor.tracks(text({"batch": [CALL] * 3}), b"web site", *about),
-        acceptor.protobuf(pb.PublishRequest(events=[proto()] * 3).SerializeToString(), b"", *about),
+    for count, found in (
+        (3, acceptor.cloudevents(text([EVENT] * 3), True, b"", *about)),
+        (1, acceptor.cloudevents(text(EVENT), False, b"shop", *about)),
+        (3, acceptor.tracks(text({"batch": [CALL] * 3}), b"web site", *about)),
+        (3, acceptor.protobuf(pb.PublishRequest(events=[proto()] * 3).SerializeToString(), b"", *about)),
     ):
         assert found is not None
-        assert found[1] == 0
-        assert all(isinstance(key, bytes) for key, _ in found[0])
+        assert found[1] == []
+        assert len(found[0]) == count
+        assert found[0].size == sum(len(key) + len(value) for key, value in found[0])
     found = acceptor.cloudevents(text([EVENT, 5, EVENT]), True, b"", *about)
     assert found is not None
-    assert found[1] == 1
-    assert found[0][1] == (text([EVENT]).index(b"]", -1) + 2, text([EVENT]).index(b"]", -1) + 3)
+    assert len(found[0]) == 2
+    assert found[1] == [(1, text([EVENT]).index(b"]", -1) + 2, text([EVENT]).index(b"]", -1) + 3)]
+
+
+def test_messages_in_native_memory_are_a_sequence() -> None:
+    found = FAST._for(None).cloudevents(text([EVENT | {"id": name} for name in "abc"]), True, b"", b"2026-11-21T10:00:00.000Z", b"{}")
+    assert found is not None
+    messages = found[0]
+    assert isinstance(messages, Sequence)
+    assert [key for key, _ in messages] == [b"shop\x1fa", b"shop\x1fb", b"shop\x1fc"]
+    assert list(reversed(messages)) == [messages[2], messages[1], messages[-3]]
+    with pytest.raises(IndexError):
+        messages[3]
+
+
+def test_an_event_that_goes_the_ordinary_way_keeps_its_place() -> None:
+    sent: list[Any] = [
+        EVENT | {"id": "a"},
+        EVENT | {"id": "b\t"},
+        EVENT | {"id": "c", "time": "2026-01-31T13:00:00+01:00"},
+        5,
+        EVENT | {"id": "e"},
+    ]
+    outcome = judge_batch(text(sent), cloudevents.FORM, FREE, FAST)
+    assert [key for key, _ in outcome.messages] == [b"shop\x1fa", b"shop\x1fc", b"shop\x1fe"]
+    assert [one.index for one in outcome.rejected] == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 //! Which events are surely good, and what is written of them: the happy path of `collector/accept.py`, with the same result.
 
-use crate::scan::Scan;
+use crate::scan::{printable, Scan};
 use std::collections::HashMap;
 
 /// Characters, of `id` and `source` and of `subject`; here counted in bytes, so that none is too long.
@@ -249,8 +249,9 @@ pub fn judge<'a>(sent: &Sent<'a>, plan: &'a Plan, sending: &Sending<'a>) -> Opti
 fn is_attribute(text: &[u8], longest: usize) -> bool {
     !text.is_empty()
         && text.len() <= longest
-        && !text.iter().any(|byte| *byte < 0x20 || matches!(byte, 0x7f | b'"' | b'\\'))
-        && !text.windows(2).any(|pair| pair[0] == 0xc2 && pair[1] < 0xa0)
+        && (printable(text)
+            || !text.iter().any(|byte| *byte < 0x20 || matches!(byte, 0x7f | b'"' | b'\\'))
+                && !text.windows(2).any(|pair| pair[0] == 0xc2 && pair[1] < 0xa0))
 }
 
 /// Whether a text is a moment in the form that is kept as it is: `2026-01-31T12:00:00.123456Z`, with none to six decimals.

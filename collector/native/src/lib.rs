@@ -1,17 +1,24 @@
-//! The happy path of the collector in native code: reads a request's events and writes those that are surely good.
+//! The happy path of the collector in native code: reads a request's events, writes those that are surely good, and hands them to Kafka.
 //!
 //! `collector/accept.py` is the rule; this is a faster way to the same result. What is not surely good is left to it, one event at a time
 //! or the whole body, so no reason for a rejection is known here.
 
+mod crc32;
 mod event;
+mod kafka;
+mod messages;
 mod protobuf;
 mod scan;
 
 use event::{judge, read_array, read_one, Form, Found, Plan, Sending, Type};
+use messages::Messages;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::PyBytes;
 use scan::Scan;
 use std::collections::HashMap;
+
+/// Bytes that a message usually has more than its event's text and the receipt.
+const ADDED: usize = 160;
 
 /// A tracking plan and the limits of a request.
 #[pyclass(frozen)]
@@ -19,7 +26,8 @@ struct Acceptor {
     plan: Plan,
 }
 
-type Told<'py> = (Bound<'py, PyList>, usize);
+/// The messages of the events that are surely good, and of each other event its place in the request and where its text starts and ends.
+type Told = (Messages, Vec<(usize, usize, usize)>);
 type TypeRow = (String, String, Vec<String>, bool);
 
 #[pymethods]
@@ -37,48 +45,45 @@ impl Acceptor {
 
     /// The CloudEvents of `body`, an array or one object; `source` is the only one they may have, or empty.
     ///
-    /// A list with, for each event, its (key, value) where it is surely good, else the (start, end) of its text in `body`, and how many of
-    /// the latter there are; or None where the body as a whole needs the other implementation.
-    fn cloudevents<'py>(
+    /// The messages of the events that are surely good, and the place in the request of each other one with the start and end of its text in
+    /// `body`; or None where the body as a whole needs the other implementation.
+    fn cloudevents(
         &self,
-        py: Python<'py>,
-        body: &Bound<'py, PyBytes>,
+        body: &Bound<'_, PyBytes>,
         many: bool,
         source: &[u8],
         received_at: &[u8],
         receipt: &[u8],
-    ) -> PyResult<Option<Told<'py>>> {
+    ) -> Option<Told> {
         let sending = Sending { form: Form::CloudEvents, source, received_at, receipt };
         let text = body.as_bytes();
         let found = if many { whole(text, |scan| read_array(scan, &self.plan, sending.form)) } else { self.single(text, sending.form) };
-        self.told(py, found, &sending)
+        self.told(found, &sending)
     }
 
     /// The same for Segment's track calls: a batch, or one call. `source` is the write key's.
-    fn tracks<'py>(
+    fn tracks(
         &self,
-        py: Python<'py>,
-        body: &Bound<'py, PyBytes>,
+        body: &Bound<'_, PyBytes>,
         source: &[u8],
         received_at: &[u8],
         receipt: &[u8],
-    ) -> PyResult<Option<Told<'py>>> {
+    ) -> Option<Told> {
         let sending = Sending { form: Form::SegmentTrack, source, received_at, receipt };
         let found = whole(body.as_bytes(), |scan| event::read_batch(scan, &self.plan, sending.form));
-        self.told(py, found, &sending)
+        self.told(found, &sending)
     }
 
     /// The same for a `headrace.collector.v1.PublishRequest`, as its bytes.
-    fn protobuf<'py>(
+    fn protobuf(
         &self,
-        py: Python<'py>,
-        body: &Bound<'py, PyBytes>,
+        body: &Bound<'_, PyBytes>,
         source: &[u8],
         received_at: &[u8],
         receipt: &[u8],
-    ) -> PyResult<Option<Told<'py>>> {
+    ) -> Option<Told> {
         let sending = Sending { form: Form::CloudEvents, source, received_at, receipt };
-        self.told(py, protobuf::read_request(body.as_bytes(), &self.plan), &sending)
+        self.told(protobuf::read_request(body.as_bytes(), &self.plan), &sending)
     }
 }
 
@@ -87,26 +92,18 @@ impl Acceptor {
         whole(text, |scan| read_one(scan, &self.plan, form, &mut Vec::new()).map(|one| vec![one]))
     }
 
-    fn told<'py>(&self, py: Python<'py>, found: Option<Vec<Found>>, sending: &Sending) -> PyResult<Option<Told<'py>>> {
-        let found = match found {
-            Some(found) => found,
-            None => return Ok(None),
-        };
-        let list = PyList::empty_bound(py);
-        let mut unsure = 0;
-        for one in &found {
+    fn told(&self, found: Option<Vec<Found>>, sending: &Sending) -> Option<Told> {
+        let found = found?;
+        let sent: usize = found.iter().map(|one| one.end - one.start).sum();
+        let mut messages = Messages::with_capacity(found.len(), sent + found.len() * (sending.receipt.len() + ADDED));
+        let mut unsure = Vec::new();
+        for (index, one) in found.iter().enumerate() {
             match one.sent.as_ref().and_then(|sent| judge(sent, &self.plan, sending)) {
-                Some(good) => {
-                    let key = joined(py, &[good.source, b"\x1f", good.id])?;
-                    list.append(PyTuple::new_bound(py, [key, joined(py, &good.value)?]))?;
-                }
-                None => {
-                    unsure += 1;
-                    list.append((one.start, one.end))?;
-                }
+                Some(good) => messages.push(&[good.source, b"\x1f", good.id], &good.value),
+                None => unsure.push((index, one.start, one.end)),
             }
         }
-        Ok(Some((list, unsure)))
+        Some((messages, unsure))
     }
 }
 
@@ -119,18 +116,10 @@ fn whole<'a, T>(text: &'a [u8], read: impl FnOnce(&mut Scan<'a>) -> Option<T>) -
     (scan.at == text.len()).then(|| value)
 }
 
-fn joined<'py>(py: Python<'py>, pieces: &[&[u8]]) -> PyResult<Bound<'py, PyBytes>> {
-    PyBytes::new_bound_with(py, pieces.iter().map(|piece| piece.len()).sum(), |buffer| {
-        let mut at = 0;
-        for piece in pieces {
-            buffer[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
-        }
-        Ok(())
-    })
-}
-
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Acceptor>()
+    module.add_class::<Acceptor>()?;
+    module.add_class::<Messages>()?;
+    module.py().import_bound("collections.abc")?.getattr("Sequence")?.call_method1("register", (module.getattr("Messages")?,))?;
+    module.add_class::<kafka::Producer>()
 }

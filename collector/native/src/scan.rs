@@ -51,6 +51,7 @@ impl<'a> Scan<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
+            self.ordinary();
             match *self.text.get(self.at)? {
                 b'"' => break,
                 b'\\' => {
@@ -58,11 +59,24 @@ impl<'a> Scan<'a> {
                     self.escape()?;
                 }
                 0..=0x1f => return None,
-                _ => self.at += 1,
+                _ => self.at += 1, // among the last bytes of the text
             }
         }
         self.at += 1;
         Some((&self.text[start..self.at - 1], escaped))
+    }
+
+    /// Goes to the first byte that may not stand for itself in a string, or on to the last seven of the text.
+    #[inline]
+    fn ordinary(&mut self) {
+        while let Some(eight) = self.text.get(self.at..self.at + 8) {
+            let special = specials(word(eight));
+            if special != 0 {
+                self.at += special.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
+        }
     }
 
     fn escape(&mut self) -> Option<()> {
@@ -195,5 +209,42 @@ impl<'a> Scan<'a> {
 
 /// Whether a key is a word of letters, digits, `_` and `-`.
 fn plain(key: &[u8]) -> bool {
-    !key.is_empty() && key.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    !key.is_empty() && key.iter().all(|byte| IN_WORDS[usize::from(*byte)])
+}
+
+const IN_WORDS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_' || byte as u8 == b'-';
+        byte += 1;
+    }
+    table
+};
+
+/// Whether every byte is printable ASCII that stands for itself in a JSON string.
+pub fn printable(text: &[u8]) -> bool {
+    let mut eights = text.chunks_exact(8);
+    let all = eights.all(|eight| {
+        let word = word(eight);
+        specials(word) | (word | word.wrapping_add(EACH)) & HIGH == 0 // 0x7f, too, is above 0x7f with one added
+    });
+    all && eights.remainder().iter().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\'))
+}
+
+const EACH: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x80 * EACH;
+
+/// Eight bytes as a number, the first of them lowest.
+#[inline]
+fn word(eight: &[u8]) -> u64 {
+    u64::from_le_bytes(eight.try_into().unwrap_or_default())
+}
+
+/// The highest bit of each byte that is `"`, `\` or below 0x20. Above the lowest such byte other bits may be set, too (the usual trick: a
+/// subtraction borrows from the byte above only where it found something).
+#[inline]
+fn specials(word: u64) -> u64 {
+    let below = |word: u64, limit: u64| word.wrapping_sub(limit * EACH) & !word;
+    (below(word, 0x20) | below(word ^ u64::from(b'"') * EACH, 1) | below(word ^ u64::from(b'\\') * EACH, 1)) & HIGH
 }

@@ -71,13 +71,16 @@ async def serve(settings: CollectorSettings, registry: Registry, messages: Messa
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
+    tasks = [asyncio.create_task(one) for one in (outbox.run(), keys.run())]
+    if spool:
+        tasks.append(asyncio.create_task(spool.run(outbox.send)))
+    stopped, looked = asyncio.create_task(stop.wait()), asyncio.create_task(outbox.looked.wait())
+    # Until then connections wait in the backlog: a 503 only because it has just started would be none that the sender can learn from.
+    await asyncio.wait([*tasks, stopped, looked], return_when=asyncio.FIRST_COMPLETED)
+    tasks.append(asyncio.create_task(_tell(status, outbox)))
     for rest, listener in rests:
         await rest.start(listener)
     await rpc.start()
-    tasks = [asyncio.create_task(one) for one in (outbox.run(), _tell(status, outbox), keys.run())]
-    if spool:
-        tasks.append(asyncio.create_task(spool.run(outbox.send)))
-    stopped = asyncio.create_task(stop.wait())
     native = intake.fast is not None
     _log.info("collector serves", host=settings.bind_host, rest_port=settings.rest_port, grpc_port=settings.grpc_port, native=native)
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)

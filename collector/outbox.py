@@ -73,6 +73,8 @@ class Outbox:
         self._new_line = line
         self._line: Line | None = None
         self._problem: str | None = "the collector is not connected to Kafka yet"
+        self.looked = asyncio.Event()
+        """Set once it is known whether Kafka is there, which takes some seconds at most."""
         self._ticking = False
         self._disposals: set[asyncio.Future[None]] = set()
 
@@ -157,6 +159,7 @@ class Outbox:
             metrics.KAFKA_UP.set(problem is None)
             metrics.IN_FLIGHT_BYTES.set(self._line.bytes if self._line else 0)
             self._serve()
+            self.looked.set()
             await asyncio.sleep(_PROBE_EVERY)
 
     async def close(self) -> None:

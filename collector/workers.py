@@ -91,7 +91,7 @@ async def _keep(one: int, environment: Mapping[str, str], stop: asyncio.Event) -
         if stop.is_set():
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-            return int(await ended != 0)
+            return int(await ended not in (0, -signal.SIGTERM))  # by the signal: it had not begun to serve
         pause = _FIRST_PAUSE if loop.time() - started > _STEADY else min(2 * pause, _LONGEST_PAUSE)
         _log.error("a worker ended and is started again", worker=one, code=await ended, in_seconds=pause)
         multiprocess.mark_process_dead(process.pid, environment[_METRICS])  # type: ignore[no-untyped-call]

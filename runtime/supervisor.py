@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from runtime.component import Place, Program
@@ -152,6 +153,13 @@ def clean_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key in _INHERITED or key.startswith("LC_")}
 
 
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 class Supervisor:
     """A running supervisor, spoken to over its socket."""
 
@@ -229,11 +237,12 @@ class Supervisor:
     def shutdown(self) -> None:
         """End it with all that still runs, and wait until it is gone."""
         try:
+            process = psutil.Process(int(str(self._proxy.supervisor.getPID())))
             self._proxy.supervisor.shutdown()
-        except (OSError, xmlrpc.client.Error):
+        except (OSError, xmlrpc.client.Error, psutil.Error):
             return
         deadline = time.monotonic() + 60
-        while self.running() and time.monotonic() < deadline:
+        while _lives(process) and time.monotonic() < deadline:  # it stops to answer some time before it is gone
             time.sleep(0.1)
         if run_folder(self._place).parent == Path(tempfile.gettempdir()):
             shutil.rmtree(run_folder(self._place), ignore_errors=True)

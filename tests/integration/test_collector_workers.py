@@ -152,6 +152,20 @@ def test_workers_end_when_the_process_that_started_them_is_killed(broker: MockKa
         until(lambda: not [pid for pid in pids if alive(pid)])
 
 
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_the_first_answer_of_each_is_no_refusal(broker: MockKafka, tmp_path: Path, count: str) -> None:
+    with collector(broker.address, tmp_path, COLLECTOR_WORKERS=count) as running:
+        until(lambda: answer(running.rest, "first") != 0)
+        assert {answer(running.rest, f"early-{number}") for number in range(200)} <= {0, 200}
+        assert "early-199-0" in receipts(running)
+
+
+def test_a_stop_that_comes_at_once_is_no_failure(broker: MockKafka, tmp_path: Path) -> None:
+    with collector(broker.address, tmp_path, COLLECTOR_WORKERS="3") as running:
+        until(lambda: len(workers(running)) == 3)
+        assert running.stop() == 0
+
+
 def alive(pid: int) -> bool:
     """Whether it runs: who has no parent that looks at its end stays as a zombie in some containers."""
     stat = Path(f"/proc/{pid}/stat")

@@ -158,7 +158,7 @@ def found_query(source: str, typed: Mapping[str, str]) -> str:
     run = source.rpartition("/")[2]
     of_source = f"source = '{source}'"
     typed_rows = [
-        f"SELECT id, '{LAKE}', 'silver.{type}', {_sha256('to_utf8(data_json)')} FROM lake.silver.{table} WHERE {of_source}"
+        f"SELECT id, '{LAKE}', 'silver.{type}', {_sha256('to_utf8(data_json)')} FROM lake.silver.\"{table}\" WHERE {of_source}"
         for type, table in typed.items()
     ]
     canonical = _sha256("to_utf8(json_format(json_parse(data)))")

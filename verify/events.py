@@ -3,12 +3,11 @@
 import hashlib
 import json
 import random
+import re
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
-
-import orjson
 
 from collector.v1 import collector_pb2 as pb
 from headrace.dead_letter import Reason
@@ -58,7 +57,23 @@ class Event(NamedTuple):
         """Hex, of the payload as JSON in one canonical form: Elasticsearch gives a document back as values, not as bytes."""
         if self.kind not in _FOUND_AS_EVENT:
             return self.payload_sha256()
-        return hashlib.sha256(orjson.dumps(orjson.loads(self.payload), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(canonical(self.payload).encode()).hexdigest()
+
+
+_SPELT = re.compile(r"\\u[0-9a-f]{4}|[\U00010000-\U0010ffff]")
+
+
+def canonical(text: bytes) -> str:
+    """JSON `text` as Trino's `json_format(json_parse(…))` writes it: keys sorted, no spaces, escapes in upper case."""
+    plain = json.dumps(json.loads(text), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _SPELT.sub(lambda found: _escaped(found[0]), plain)
+
+
+def _escaped(found: str) -> str:
+    if found[0] == "\\":
+        return "\\u" + found[2:].upper()
+    units = found.encode("utf-16-be")
+    return "".join(f"\\u{units[place : place + 2].hex().upper()}" for place in (0, 2))
 
 
 _FOUND_AS_EVENT = (Kind.GOOD, Kind.ENRICHMENT_FAILS, Kind.ABSURD, Kind.CONFLICT)

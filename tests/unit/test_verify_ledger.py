@@ -6,12 +6,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import orjson
 import pytest
 
 from collector.v1 import collector_pb2 as pb
 from verify import ledger
-from verify.events import Factory, Kind, Protocol, Request
+from verify.events import Factory, Kind, Protocol, Request, canonical
 from verify.ledger import Intent, Ledger, Outcome, Result, Sent
 
 
@@ -140,4 +139,9 @@ def test_the_hash_for_search_does_not_depend_on_spelling() -> None:
     other = event._replace(payload=json.dumps(dict(reversed(json.loads(event.payload).items())), indent=3).encode())
     assert other.payload_sha256() != event.payload_sha256()
     assert other.search_sha256() == event.search_sha256()
-    assert event.search_sha256() == hashlib.sha256(orjson.dumps(orjson.loads(event.payload), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    assert event.search_sha256() == hashlib.sha256(canonical(event.payload).encode()).hexdigest()
+
+
+def test_canonical_json_is_that_of_trino() -> None:
+    text = '{"b": [1, null, true], "a": "\\u0001\\u001f 🚀 größe \\"\\\\ \\n", "c": 12.5}'
+    assert canonical(text.encode()) == '{"a":"\\u0001\\u001F \\uD83D\\uDE80 größe \\"\\\\ \\n","b":[1,null,true],"c":12.5}'

@@ -1,0 +1,201 @@
+"""One verification: load, faults, heal, drain, a last curation, the account."""
+
+import asyncio
+import contextlib
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import trino
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from headrace.lake import LakeSettings
+from runtime.component import Place
+from verify import ledger, report
+from verify.checker import Checker, Verdict
+from verify.events import Factory, source_of
+from verify.faults import curate, kinds
+from verify.ledger import Ledger
+from verify.nemesis import Happened, Nemesis, Planned, schedule
+from verify.report import Demands, Figures, Sendings
+from verify.senders import Senders, Tally
+from verify.site import LINKS, Site, SmallDisk
+from verify.watch import ACKS, Drain, Watch
+
+_CALM_SECONDS = 5.0  # of load without faults, before and after them
+_DRAIN_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How much of everything: faults, acknowledged events, events offered a second, faults at a time, and seconds at most for the load.
+
+    `only` are the kinds of fault; none: all of them.
+    """
+
+    seed: int
+    faults: int
+    acknowledged: int
+    rate: float = 400.0
+    lanes: int = 5
+    most_seconds: float = 4 * 3600.0
+    short: bool = False
+    only: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Account:
+    """What came of a run. `problems` are the reasons for which it is no proof, or proves the contrary."""
+
+    run: str
+    sent: Sendings
+    happened: Sequence[Happened]
+    verdicts: Mapping[str, Verdict]
+    figures: Figures
+    problems: Sequence[str]
+
+
+def lake_settings(env: Mapping[str, str]) -> LakeSettings:
+    """Where the lake is, of the platform with these settings."""
+    names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
+    return LakeSettings.model_validate({name: env[name] for name in names})
+
+
+@contextlib.contextmanager
+def trino_cursor(env: Mapping[str, str]) -> Iterator[Any]:
+    """Ask Trino."""
+    address = urlsplit(env["TRINO_URL"])
+    connection = trino.dbapi.connect(  # type: ignore[no-untyped-call]
+        host=address.hostname, port=address.port, user=env["TRINO_USER"], source="verify", request_timeout=120
+    )
+    try:
+        yield connection.cursor()
+    finally:
+        connection.close()
+
+
+class Load(threading.Thread):
+    """The senders, in a thread with an event loop of its own."""
+
+    def __init__(self, senders: Senders) -> None:
+        super().__init__(name="senders", daemon=True)
+        self._senders = senders
+        self._over = threading.Event()
+        self.problem: BaseException | None = None
+        self.tally: Tally = senders.tally
+
+    def run(self) -> None:
+        """Until `finish`."""
+        try:
+            asyncio.run(self._senders.run(self._over.is_set))
+        except BaseException as problem:  # whatever it is, the run is none without it
+            self.problem = problem
+
+    def finish(self) -> None:
+        """Send nothing more; returns once all answers are there. Raises what ended the senders."""
+        self._over.set()
+        self.join()
+        if self.problem:
+            raise self.problem
+
+
+def verify(site: Site, disk: SmallDisk, wanted: Wanted, console: Console) -> Account:
+    """Do it all on a prepared site. Raises RuntimeFailure where the platform does not come back."""
+    run = f"v{wanted.seed}x{secrets.token_hex(4)}"
+    path = site.folder / f"{run}.ledger"
+    every = kinds(site, disk, random.Random(wanted.seed))
+    chosen = {kind: make for kind, make in every.items() if wanted.only is None or kind in wanted.only}
+    planned = schedule(wanted.seed, wanted.faults, list(chosen), wanted.short)
+    (site.folder / f"{run}.schedule").write_text("".join(f"{each}\n" for each in planned))
+    console.print(f"Run {run}, seed {wanted.seed}: {len(planned)} faults of {len(chosen)} kinds; ledger and logs are in {site.folder}")
+    happened = _under_fire(site, wanted, run, path, planned, chosen, console)
+    problems = _settle(site, console)
+    with console.status("Asking what became of every event"), trino_cursor(site.place.env) as cursor:
+        checker = Checker(cursor, lake_settings(site.place.env), source_of(run))
+        verdicts = checker.decide(ledger.read(path))
+        letters, bronze = checker.dead_letters_by_reason(), checker.bronze()
+    sent = report.counted(ledger.read(path))
+    problems += report.emptiness(sent, happened, Demands(wanted.acknowledged, wanted.faults, list(chosen) if planned else []))
+    problems += [f"{store}: events are lost, doubled or not what they were" for store, verdict in verdicts.items() if not verdict.clean]
+    found = {"seed": wanted.seed, **report.figures(sent, happened, verdicts, letters, bronze)}
+    report.show(console, found, happened, verdicts, problems)
+    return Account(run, sent, happened, verdicts, found, problems)
+
+
+def _under_fire(
+    site: Site,
+    wanted: Wanted,
+    run: str,
+    path: Path,
+    planned: Sequence[Planned],
+    chosen: Mapping[str, Callable[[], Any]],
+    console: Console,
+) -> list[Happened]:
+    env = site.place.env
+    addresses = {link.server: site.address(link) for link in LINKS if link.client == "producer"}
+    with Ledger(path) as book, Watch(env) as watch:
+        senders = Senders(
+            book,
+            Factory(run, wanted.seed),
+            rest=f"http://{addresses['collector']}",
+            target=addresses["collector-grpc"],
+            key=env["HEADRACE_WRITE_KEY"],
+            rate=wanted.rate,
+            seed=wanted.seed,
+        )
+        load = Load(senders)
+
+        def recovered(station: str, since: float) -> float | None:
+            return load.tally.acked_after(since) if station == ACKS else watch.caught_up(station, since)
+
+        nemesis = Nemesis(planned, chosen, recovered, site.folder / f"{run}.faults", wanted.lanes)
+        load.start()
+        time.sleep(_CALM_SECONDS)
+        nemesis.start()
+        began = time.monotonic()
+        with _progress(console) as progress:
+            faults = progress.add_task("faults", total=len(planned))
+            acked = progress.add_task("acknowledged", total=wanted.acknowledged)
+            while not (nemesis.done and load.tally.events[ledger.Outcome.OK] >= wanted.acknowledged):
+                if time.monotonic() - began > wanted.most_seconds or load.problem:
+                    break
+                under_way = ", ".join(sorted(nemesis.under_way.values()))
+                progress.update(faults, completed=len(nemesis.happened), description=f"faults ({under_way or 'none'} now)")
+                progress.update(acked, completed=load.tally.events[ledger.Outcome.OK])
+                time.sleep(0.5)
+        nemesis.stop()
+        time.sleep(_CALM_SECONDS)
+        load.finish()
+    return nemesis.happened
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+
+
+def _settle(site: Site, console: Console) -> list[str]:
+    """Drain and curate; what went wrong."""
+    env = site.place.env
+    with console.status("Draining") as status:
+        left = Drain(env, lake_settings(env)).await_nothing(_DRAIN_SECONDS, lambda now: status.update(f"Draining: {now}"))
+    problems = [f"{number} messages were not past {station} after {_DRAIN_SECONDS:.0f} s" for station, number in left.items() if number]
+    with console.status("Curating"):
+        curate(site)
+    import httpx
+
+    httpx.post(f"{site.place.url('ELASTICSEARCH_PORT')}/_refresh", timeout=60, trust_env=False).raise_for_status()
+    return problems
+
+
+def folder_of(place: Place) -> Path:
+    """Where ledgers, schedules and logs of verifications are kept."""
+    folder = place.state / "verify"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -269,3 +269,12 @@ class Checker:
     def _rows(self, sql: str) -> list[Sequence[Any]]:
         self._cursor.execute(sql)
         return list(self._cursor.fetchall())
+
+
+def files_gone(settings: LakeSettings) -> int:
+    """Data files that the tables of bronze name and the store does not have."""
+    catalog, gone = load_catalog(settings), 0
+    for name in ("bronze.events", "bronze.dead_letters"):
+        table = catalog.load_table(name)
+        gone += sum(not table.io.new_input(path).exists() for path in table.inspect.data_files()["file_path"].to_pylist())
+    return gone

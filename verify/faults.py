@@ -319,9 +319,11 @@ class AirflowTask:
         raise RuntimeFailure("Airflow started no curation")
 
 
-def curate(site: Site) -> None:
-    """One curation from the beginning to its end. Raises RuntimeFailure."""
+def curate(site: Site, change: Callable[[str], str] | None = None) -> None:
+    """One curation from the beginning to its end, its command changed by `change`. Raises RuntimeFailure."""
     command, environment = site.curation()
+    if change:
+        command = change(" ".join(command)).split(" ")
     done = subprocess.run(
         command, cwd=site.place.root, env=environment, capture_output=True, text=True, timeout=_CURATION_SECONDS, check=False
     )

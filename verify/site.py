@@ -236,7 +236,9 @@ class SmallDisk:
 
     def put(self) -> None:
         """Move the data there. Raises RuntimeFailure."""
-        self.take_away_left_over()
+        if os.path.ismount(self._data):
+            self._site.supervisor.stop("minio")
+            forget_disk(self._site.place)
         with self._image.open("wb") as file:
             file.truncate(_DISK_BYTES)
         run(["mkfs.ext4", "-q", "-m", "0", str(self._image)], "making a disk for MinIO")
@@ -247,6 +249,7 @@ class SmallDisk:
         run(_root("mount", "-o", "loop", str(self._image), str(self._data)), "mounting a disk for MinIO")
         self._mounted = True
         run(_root("chown", str(os.geteuid()), str(self._data)), "taking the disk for MinIO")
+        shutil.rmtree(self._data / "lost+found")
         run(["cp", "-a", f"{before}/.", str(self._data)], "copying MinIO's data")
         self._start()
 
@@ -279,15 +282,6 @@ class SmallDisk:
         before.rename(self._data)
         self._start()
 
-    def take_away_left_over(self) -> None:
-        """After a verification that was killed: its data go with it."""
-        if os.path.ismount(self._data):
-            self._site.supervisor.stop("minio")
-            self._unmount()
-        if self._beside().exists():
-            shutil.rmtree(self._data)
-            self._beside().rename(self._data)
-
     def _unmount(self) -> None:
         run(_root("umount", str(self._data)), "unmounting MinIO's disk")
         self._mounted = False
@@ -303,6 +297,17 @@ class SmallDisk:
     @property
     def _ballast(self) -> Path:
         return self._data / "ballast"
+
+
+def forget_disk(place: Place) -> None:
+    """Undo what a verification that was killed left: MinIO has the data again that it had before, and must not run."""
+    data = place.data("minio")
+    if os.path.ismount(data):
+        run(_root("umount", str(data)), "unmounting MinIO's disk")
+        before = data.with_name("minio.kept")
+        if before.exists():
+            data.rmdir()
+            before.rename(data)
 
 
 def _root(*command: str) -> list[str]:

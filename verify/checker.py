@@ -17,6 +17,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import stamina
+from trino.exceptions import TrinoQueryError
 
 from headrace.lake import LakeSettings, load_catalog
 from verify.events import Kind
@@ -210,6 +212,11 @@ def ledger_table(rows: Iterable[Row]) -> pa.Table:
     return pa.table(arrays, schema=_LEDGER_SCHEMA) if arrays else _LEDGER_SCHEMA.empty_table()
 
 
+def _passing(error: Exception) -> bool:
+    """Trino keeps connections to PostgreSQL, and finds out by a failing query that one was broken by a fault."""
+    return isinstance(error, TrinoQueryError) and error.error_type != "USER_ERROR"
+
+
 class Checker:
     """The account of one run, in temporary tables of the lake. `cursor` is Trino's, `settings` say where the lake is."""
 
@@ -266,6 +273,7 @@ class Checker:
     def _count(self, table: str) -> int:
         return int(self._rows(f"SELECT count(*) FROM {table}")[0][0])
 
+    @stamina.retry(on=_passing, attempts=6, wait_initial=1, timeout=None)
     def _rows(self, sql: str) -> list[Sequence[Any]]:
         self._cursor.execute(sql)
         return list(self._cursor.fetchall())

@@ -39,7 +39,7 @@ _CONTROL_RATE = 150.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """How much of everything: faults (0: one of each kind), acknowledged events, events offered a second, faults at a time, seconds of load.
+    """How much of everything: faults (0: one of each kind), acknowledged events, events a second, faults at a time, seconds of load.
 
     `only` are the kinds of fault; none: all of them.
     """

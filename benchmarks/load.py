@@ -1,15 +1,11 @@
-"""Load on loopback, bounded in time: HTTP by wrk, gRPC calls by ghz, a gRPC stream by a client of our own."""
+"""Load on loopback, bounded in time: HTTP by wrk, gRPC calls by ghz, a gRPC stream by `streams`."""
 
-import asyncio
 import json
 import re
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import grpc.aio
 
 from benchmarks import tools
 from tests.collector_real_kafka import ROOT
@@ -60,7 +56,7 @@ def _percentile(said: str, which: int) -> float:
 
 
 def grpc_calls(target: str, method: str, key: str, request: bytes, concurrency: int, seconds: int, folder: Path) -> Load:
-    """Call a unary method Raises RuntimeError where a call failed."""
+    """Call a unary method. Raises RuntimeError where a call failed."""
     file = folder / "request.bin"
     file.write_bytes(request)
     command = [
@@ -86,32 +82,15 @@ def grpc_calls(target: str, method: str, key: str, request: bytes, concurrency: 
     return Load(said["count"], said["total"] / 1e9, latency[50], latency[99])
 
 
-def grpc_streams(target: str, method: str, key: str, requests: Sequence[bytes], streams: int, seconds: int) -> Load:
-    """Send `requests` in turn over bidirectional streams. Raises grpc.RpcError where one breaks."""
-    return asyncio.run(_streams(target, method, key, requests, streams, seconds))
-
-
-async def _streams(target: str, method: str, key: str, requests: Sequence[bytes], streams: int, seconds: int) -> Load:
-    latencies: list[float] = []
-    start = time.perf_counter()
-
-    async def one(turn: int) -> None:
-        async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-            call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(method)(metadata=(("authorization", f"Bearer {key}"),))
-            sent: asyncio.Queue[float] = asyncio.Queue()
-            for _ in range(_WINDOW):
-                sent.put_nowait(time.perf_counter())
-                await call.write(requests[turn % len(requests)])
-            while not sent.empty():
-                await call.read()
-                latencies.append(time.perf_counter() - sent.get_nowait())
-                if time.perf_counter() - start < seconds:
-                    turn += 1
-                    sent.put_nowait(time.perf_counter())
-                    await call.write(requests[turn % len(requests)])
-            await call.done_writing()
-
-    await asyncio.gather(*(one(turn) for turn in range(streams)))
-    took = time.perf_counter() - start
-    latencies.sort()
-    return Load(len(latencies), took, latencies[len(latencies) // 2] * 1000, latencies[int(len(latencies) * 0.99)] * 1000)
+def grpc_streams(target: str, method: str, key: str, requests: Sequence[bytes], streams: int, seconds: int, folder: Path) -> Load:
+    """Send `requests` in turn over bidirectional streams. Raises RuntimeError where one breaks."""
+    files = [folder / f"message-{number}" for number in range(len(requests))]
+    for file, request in zip(files, requests, strict=True):
+        file.write_bytes(request)
+    command = [str(tools.streams()), "-target", target, "-method", method, "-key", key, "-streams", str(streams)]
+    command += ["-window", str(_WINDOW), "-seconds", str(seconds), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"a stream broke: {done.stderr}")
+    said = json.loads(done.stdout)
+    return Load(int(said["requests"]), said["seconds"], said["p50_ms"], said["p99_ms"])

@@ -55,6 +55,21 @@ def ghz() -> Path:
     return _TOOLS / "ghz" / "ghz"
 
 
+def streams() -> Path:
+    """The path of our load generator for a bidirectional stream of gRPC."""
+    source = ROOT / "benchmarks" / "streams"
+    with built_as_a_whole(_TOOLS / "streams", "".join((source / name).read_text() for name in ("main.go", "go.mod", "go.sum"))) as fresh:
+        if fresh is not None:
+            Console().print("Building the load on streams (once)")
+            run(
+                [str(_go()), "-C", str(source), "build", "-o", str(fresh), "."],
+                "building it",
+                _environment(fresh),
+                log=_TOOLS / "streams.log",
+            )
+    return _TOOLS / "streams" / "streams"
+
+
 def otel() -> Path:
     """The path of an OpenTelemetry Collector with the OTLP receiver and the Kafka exporter."""
     with built_as_a_whole(_TOOLS / "otel", _BUILDER + _MANIFEST) as fresh:

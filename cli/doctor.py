@@ -140,6 +140,12 @@ def _at(setting: str, path: str) -> Callable[[Env], str]:
     return check
 
 
+def _collector(env: Env) -> str:
+    url = env["HEADRACE_COLLECTOR_URL"]
+    _get(f"{url}/readyz")
+    return url
+
+
 def _trino(env: Env) -> str:
     url = env["TRINO_URL"]
     if _get(f"{url}/v1/info").json()["starting"]:
@@ -173,7 +179,7 @@ CORE: dict[str, Callable[[Env], str]] = {
     "Elasticsearch": _elasticsearch,
     "MinIO": _storage,
     "PostgreSQL": _catalog,
-    "collector": _at("COLLECTOR_REST_PORT", "/readyz"),
+    "collector": _collector,
     "enrichment API": _at("ENRICHMENT_API_PORT", "/readyz"),
     "enricher": _at("ENRICHER_METRICS_PORT", "/metrics"),
     "realtime loader": _at("REALTIME_LOADER_METRICS_PORT", "/metrics"),

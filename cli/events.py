@@ -39,7 +39,7 @@ def send(  # noqa: PLR0917 - options of a command
         "time": time or event.now(),
     }
     body |= {"datacontenttype": "application/json", "data": _json(data)} | ({"subject": subject} if subject is not None else {})
-    collector = f"http://{env['BIND_HOST']}:{env['COLLECTOR_REST_PORT']}"
+    collector = env["HEADRACE_COLLECTOR_URL"]
     try:
         reply = httpx.post(
             f"{collector}/v1/events",

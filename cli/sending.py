@@ -48,7 +48,7 @@ class Plan:
 def send(env: Mapping[str, str], run: str, purchases: int, data: Path) -> Plan:
     """Send it all. Raises GaveUp and RequestRefused (producers.client.collector), Unavailable and BadData."""
     plan = Plan(mark=f"demo-{run}")
-    address, key = f"http://{env['BIND_HOST']}:{env['COLLECTOR_REST_PORT']}", env["HEADRACE_WRITE_KEY"]
+    address, key = env["HEADRACE_COLLECTOR_URL"], env["HEADRACE_WRITE_KEY"]
     bought = real_purchases(plan.mark, data, purchases)
     with Collector(address, key, patience=PATIENCE_SECONDS) as collector:
         _post(collector, plan, bought)

@@ -33,6 +33,11 @@ _CHUNK_BYTES = (
     8  # read for one byte of a body at most (in chunks of one byte, 6); all beyond counts as head: extensions of chunks, trailers
 )
 
+_END_OF_HEAD = b"\r\n\r\n"
+_LONGEST_HEAD = 2048  # bytes of a head that is remembered
+_MOST_HEADS = 512
+_RARE = frozenset({"transfer-encoding", "expect", "upgrade", "trailer", "te"})
+
 
 class Answer(NamedTuple):
     """An HTTP response."""
@@ -48,6 +53,17 @@ def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> An
     return Answer(status, msgspec.json.encode({"code": code, "message": message}), headers)
 
 
+class Head:
+    """The head of a request of the ordinary kind: POST, with a length, on a connection that stays open."""
+
+    __slots__ = ("headers", "length", "note", "path", "query", "url")
+
+    def __init__(self, request: "Request", url: bytes) -> None:
+        self.url, self.path, self.query, self.headers, self.length = url, request.path, request.query, request.headers, len(request.body)
+        self.note: Any = None
+        """What the handler likes to remember with it."""
+
+
 class Request(NamedTuple):
     """A request that was received whole. Names of headers are in lower case; a repeated header's values stand with commas between."""
 
@@ -59,6 +75,33 @@ class Request(NamedTuple):
     client: str | None  # address
     http10: bool = False
     keep_alive: bool = True
+    head: Head | None = None  # where the same head came before
+
+
+class Heads:
+    """Heads that came before, so that the same bytes need not be read again: of one client they hardly differ.
+
+    What a head says is llhttp's to decide. Here stand only heads that it has read, each of a request that came whole and in one piece.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+
+    def find(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and body, where `data` is one whole request whose head is known."""
+        end = data.find(_END_OF_HEAD, 0, _LONGEST_HEAD) + len(_END_OF_HEAD)
+        head = self._known.get(data[:end])
+        return (head, data[end:]) if head is not None and len(data) == end + head.length else None
+
+    def learn(self, data: bytes, url: bytes, request: Request) -> None:
+        """Remember the head of `request`, which llhttp read from `data` alone, where it is of the ordinary kind."""
+        end = data.find(_END_OF_HEAD, 0, _LONGEST_HEAD) + len(_END_OF_HEAD)
+        headers = request.headers
+        ordinary = request.method == "POST" and request.keep_alive and not request.http10 and _RARE.isdisjoint(headers)
+        if ordinary and headers.get("content-length") == str(len(request.body)) and data[end:] == request.body:
+            if len(self._known) >= _MOST_HEADS:
+                self._known.clear()
+            self._known[data[:end]] = Head(request, url)
 
 
 class Bounds(NamedTuple):
@@ -72,6 +115,8 @@ class Bounds(NamedTuple):
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
+Answered = Callable[[Answer], None]
+AtOnce = Callable[[Request, Answered], bool]
 Dress = Callable[[str, dict[str, str], Answer], Answer]  # given the path and the headers of the request
 
 
@@ -81,6 +126,9 @@ class Server:
     def __init__(self, handler: Handler, bounds: Bounds, admission: Admission, tls: ssl.SSLContext | None = None) -> None:
         self.handler = handler
         self.dressed: Dress = lambda _, __, answer: answer  # what is done to a refusal before it is sent
+        # Takes a request whose head came before, and has it answered later, without a task; or leaves it, and says so, to `handler`.
+        self.at_once: AtOnce = lambda _, __: False
+        self.heads = Heads()
         self.bounds = bounds
         self.admission = admission
         self.stopping = False
@@ -147,6 +195,7 @@ class _Connection(asyncio.Protocol):
         self._held = 0  # bytes of this connection in the server's admission
         self._part = 0  # those of the request that is being received
         self._served = 0  # those of the request that is being served
+        self._manner = (False, False, False)  # of that request: keep alive, HTTP/1.0, HEAD
         self._size = 0  # of the body that is being received
         self._beside = 0  # bytes read since a request began, less what its body allows for
         self.expires = math.inf
@@ -175,6 +224,21 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
+        fresh = not self._receiving and len(self._queue) < _PIPELINED
+        known = self._server.heads.find(data) if fresh else None
+        if known:
+            self._receive(*known)
+        else:
+            self._read(data)
+            if fresh and not self._receiving and len(self._queue) == 1 and isinstance(first := self._queue[0], Request):
+                self._server.heads.learn(data, self._url, first)
+        if self._queue:
+            if self._busy:
+                self._transport.pause_reading()
+            else:
+                self._go()
+
+    def _read(self, data: bytes) -> None:
         self._beside += len(data)
         rest = data
         try:
@@ -185,11 +249,6 @@ class _Connection(asyncio.Protocol):
         unfinished = len(data) - data.rfind(b"\n") if self._in_head else 0  # of a line, which llhttp keeps until it is whole
         if self._receiving and max(self._beside, unfinished) > self._bounds.head_bytes:
             self._refuse_head()
-        if self._queue:
-            if self._busy:
-                self._transport.pause_reading()
-            else:
-                self._go()
 
     def _feed(self, data: bytes) -> bytes:
         """Let llhttp read `data`, and return what it left."""
@@ -294,6 +353,13 @@ class _Connection(asyncio.Protocol):
         elif self._size <= self._part or self._reserve(self._size - self._part):
             self._parts.append(body)
 
+    def _receive(self, head: Head, body: bytes) -> None:
+        """A whole request, whose head came before: what llhttp's events would have come to."""
+        self._receiving, self._part, self._url, self._headers = True, 0, head.url, head.headers
+        if self._reserve(len(body)):
+            self._receiving, self._part, self.expires = False, 0, math.inf
+            self._queue.append(Request("POST", head.path, head.query, head.headers, body, self._client, head=head))
+
     def _reserve(self, size: int) -> bool:
         """Count bytes of the body that is received; False where there is no room, and the request is refused."""
         try:
@@ -358,11 +424,22 @@ class _Connection(asyncio.Protocol):
                 self._served = len(first.body)
                 if not self._receiving:
                     self.expires = math.inf
-                self._task = self._server.loop.create_task(self._serve(first))  # held here, as loops hold tasks only weakly
+                self._manner = (first.keep_alive, first.http10, first.method == "HEAD")
+                if first.head is None or not self._at_once(first):
+                    self._task = self._server.loop.create_task(self._serve(first))  # held here, as loops hold tasks only weakly
+
+    def _at_once(self, request: Request) -> bool:
+        try:
+            return self._server.at_once(request, self._answer)
+        except Exception:  # the handler will meet it, too, and knows how to say so
+            return False
 
     async def _serve(self, request: Request) -> None:
-        keep_alive = request.keep_alive
-        answer = await self._server.handler(request)
+        self._answer(await self._server.handler(request))
+
+    def _answer(self, answer: Answer) -> None:
+        """The answer to the request that is served."""
+        keep_alive, http10, head_only = self._manner
         self._busy = False
         self._give(self._served)
         self._served = 0
@@ -371,8 +448,8 @@ class _Connection(asyncio.Protocol):
             return
         last = not self._queue and (self._server.stopping or self._half_closed)
         keep_alive = keep_alive and not last
-        extra = b"connection: close\r\n" if not keep_alive else b"connection: keep-alive\r\n" if request.http10 else b""
-        transport.write(_encoded(answer, extra, self._server.date, head_only=request.method == "HEAD"))
+        extra = b"connection: close\r\n" if not keep_alive else b"connection: keep-alive\r\n" if http10 else b""
+        transport.write(_encoded(answer, extra, self._server.date, head_only=head_only))
         if not keep_alive:
             self._ended = True
             transport.close()

@@ -8,11 +8,12 @@ from collector import metrics
 from collector.accept import Limits, Outcome, Rejection, Sending, letter
 from collector.admission import Admission
 from collector.fast import Fast
+from collector.line import Keyed, Tell
 from collector.outbox import Outbox
 from collector.quota import OverQuota
 from collector.senders import Key, Senders
 from headrace import dead_letter, event
-from headrace.dead_letter import Invalid
+from headrace.dead_letter import Invalid, Unavailable
 from headrace.registry import Registry
 
 _MAX_HEADER = 1000  # characters of a user agent that are looked at, since receipts are cached
@@ -62,6 +63,16 @@ class Intake:
         for rejection in outcome.rejected:
             metrics.rejected(protocol, rejection.letter.reason).inc()
         return Taken(accepted, outcome.rejected)
+
+    def begin(self, messages: Sequence[Keyed], protocol: str, tell: Tell) -> None:
+        """Write accepted events, where the outbox takes them, and `tell` what came of it."""
+
+        def told(problem: Unavailable | None) -> None:
+            if problem is None:
+                metrics.accepted(protocol).inc(len(messages))
+            tell(problem)
+
+        self.outbox.begin(messages, told)
 
     async def refuse_body(self, problem: Invalid, body: bytes, sending: Sending) -> None:
         """Keep the bytes of a request that could not be read. Raises Unavailable."""

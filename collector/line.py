@@ -3,8 +3,8 @@
 Both do the same, with the same settings. In native code a message need not become Python objects, and no report of one does.
 """
 
+import os
 from abc import ABC, abstractmethod
-from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +31,7 @@ _PROBE_TIMEOUT = 3.0
 _log = structlog.get_logger()
 
 Keyed = tuple[bytes, bytes]
+Tell = Callable[[Unavailable | None], None]
 
 
 def size_of(keyed: Sequence[Keyed]) -> int:
@@ -47,10 +48,11 @@ class NotThere(Exception):
 class Waiting:
     """What one request waits for. Kafka's client holds it until its last report, so it holds nothing of a request that was answered."""
 
-    __slots__ = ("bytes", "done", "expires", "reports")
+    __slots__ = ("bytes", "expires", "reports", "tell")
 
-    def __init__(self, done: "Future[None]", expires: float, size: int) -> None:
-        self.done: Future[None] | None = done
+    def __init__(self, tell: Tell, expires: float, size: int) -> None:
+        """`tell` is called once, unless `tell` is set to None before."""
+        self.tell: Tell | None = tell
         self.expires = expires
         self.reports = 0
         self.bytes = size
@@ -58,17 +60,13 @@ class Waiting:
     @property
     def waits(self) -> bool:
         """Whether it was not answered yet."""
-        return self.done is not None and not self.done.done()
+        return self.tell is not None
 
-    def succeed(self) -> None:
-        """Answer it well, if it was not answered yet."""
-        if self.done and self.waits:
-            self.done.set_result(None)
-
-    def fail(self, why: str) -> None:
-        """Answer it with Unavailable, if it was not answered yet."""
-        if self.done and self.waits:
-            self.done.set_exception(Unavailable(why))
+    def answer(self, problem: Unavailable | None = None) -> None:
+        """Tell that all is acknowledged, or what came between, if nothing was told yet."""
+        tell, self.tell = self.tell, None
+        if tell:
+            tell(problem)
 
 
 class Line(ABC):
@@ -80,6 +78,8 @@ class Line(ABC):
         self.broken: str | None = None
         self.bytes = 0
         self.waiting: deque[Waiting] = deque()
+        self.bell: int | None = None
+        """An eventfd that can be read once there is something for `poll`; None where one has to look every now and then."""
         self._partitions: dict[str, int] = {}
 
     def probe(self) -> str | None:
@@ -112,13 +112,13 @@ class Line(ABC):
         if request.reports:
             return False
         self.bytes -= request.bytes
-        request.succeed()
+        request.answer()
         return True
 
     def abandon(self, why: str) -> None:
         """Answer everything that waits with Unavailable."""
         while self.waiting:
-            self.waiting.popleft().fail(why)
+            self.waiting.popleft().answer(Unavailable(why))
 
     @abstractmethod
     def flush(self, seconds: float) -> None:
@@ -202,6 +202,8 @@ class NativeLine(Line):
         super().__init__(config)
         self._requests: dict[int, Waiting] = {}  # by id(), which is a request's number while it is here
         self._producer = self._open(self._config)
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._producer.wake(self.bell)
 
     @staticmethod
     def _open(config: kafka.Config) -> "_native.Producer":
@@ -241,6 +243,9 @@ class NativeLine(Line):
 
     def dispose(self) -> None:
         self._producer.dispose()
+        bell, self.bell = self.bell, None
+        if bell is not None:
+            os.close(bell)
 
 
 def choose(wanted: str) -> type[Line]:

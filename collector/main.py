@@ -144,7 +144,7 @@ def _rests(settings: CollectorSettings, intake: Intake) -> list[tuple[Server, so
         listener = workers.listen(settings.bind_host, port, setting, shared=bool(workers.number()), backlog=_BACKLOG)
         tls = server_context(*settings.tls) if settings.tls else None
         server = Server(app.answer, bounds, intake.admission, tls)
-        server.dressed = app.dressed
+        server.dressed, server.at_once = app.dressed, app.at_once
         servers.append((server, listener))
     return servers
 

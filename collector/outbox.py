@@ -18,12 +18,14 @@ after a share of the deadline where Kafka is silent. In the latter case it may s
 
 import asyncio
 import math
+import os
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
 from collector import metrics
-from collector.line import DEAD_LETTER_TOPIC, Keyed, Line, PythonLine, Waiting, size_of
+from collector.line import DEAD_LETTER_TOPIC, Keyed, Line, PythonLine, Tell, Waiting, size_of
 from collector.spool import SEND_BYTES, Messages, Spool
 from collector.spool_files import Item
 from headrace import event, kafka
@@ -31,6 +33,7 @@ from headrace.dead_letter import Unavailable
 
 _MAX_MESSAGES = 2_000_000  # never reached: `max_bytes` bounds the queue first
 _POLL_EVERY = 0.001  # seconds between two looks at the reports while something is in flight
+_LOOK_EVERY = 0.05  # seconds between two looks at the deadlines where the client says itself that there are reports
 _PROBE_EVERY = 1.0  # seconds between two looks at whether Kafka is there
 SHARE = 0.2  # of the deadline that Kafka gets before the spool is used
 
@@ -49,7 +52,7 @@ class Outbox:
         security: kafka.Security = kafka.PLAINTEXT,
         spool: Spool | None = None,
         compression: str = "lz4",
-        linger_ms: float = 1,
+        linger_ms: float = 2,
         line: type[Line] = PythonLine,
     ) -> None:
         """`deadline`: seconds that a request may wait for Kafka. `max_bytes`: bound on what waits for acknowledgement.
@@ -117,6 +120,19 @@ class Outbox:
             messages.setdefault(item.topic, []).append((item.key, item.value))
         await self._write(list(messages.items()), 0, math.inf)
 
+    def takes(self, raw: Sequence[Keyed]) -> bool:
+        """Whether `begin` may be called with `raw` now. Where it may not, `put` knows what to do."""
+        line = self._line
+        return self._spool is None and line is not None and line.bytes + size_of(raw) <= self._max_bytes
+
+    def begin(self, raw: Sequence[Keyed], tell: Tell) -> None:
+        """Write events as `put` does, and `tell` what came of it, by a call that must not raise."""
+        if self._line is None:
+            tell(Unavailable(self._problem or "the collector is not connected to Kafka"))
+            return
+        end = asyncio.get_running_loop().time() + self._deadline
+        self._hand_over(self._line, [(event.RAW_TOPIC, raw)], Waiting(tell, end, size_of(raw)))
+
     async def _write(self, messages: Messages, size: int, deadline: float) -> None:
         """`size`: what it counts of the bytes that may wait."""
         line = self._line
@@ -126,8 +142,15 @@ class Outbox:
             raise Unavailable("too much waits for Kafka")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        request = Waiting(done, loop.time() + deadline, size)
-        line.bytes += size
+        request = Waiting(partial(_settle, done), loop.time() + deadline, size)
+        self._hand_over(line, messages, request)
+        try:
+            await done
+        finally:
+            request.tell = None  # an exception in it would hold the frames, and so the messages, of all its callers
+
+    def _hand_over(self, line: Line, messages: Messages, request: Waiting) -> None:
+        line.bytes += request.bytes
         line.waiting.append(request)
         try:
             for topic, keyed in messages:
@@ -136,11 +159,7 @@ class Outbox:
             self._give_up(line)
         if not self._ticking:
             self._ticking = True
-            loop.call_later(_POLL_EVERY, self._tick)
-        try:
-            await done
-        finally:
-            request.done = None  # an exception in it would hold the frames, and so the messages, of all its callers
+            self._tick_later()
 
     async def run(self) -> None:
         """Keep a line open and know whether Kafka is there, until cancelled."""
@@ -150,7 +169,7 @@ class Outbox:
             problem = line.broken or problem  # it may have been given up meanwhile
             if self._line is None:
                 if problem is None:
-                    self._line = line
+                    self._adopt(line)
                 else:
                     self._dispose(line)
             if problem != self._problem:
@@ -171,7 +190,15 @@ class Outbox:
         self._serve()
         self._ticking = self._line is not None and bool(self._line.waiting)
         if self._ticking:
-            asyncio.get_running_loop().call_later(_POLL_EVERY, self._tick)
+            self._tick_later()
+
+    def _tick_later(self) -> None:
+        polls = self._line is None or self._line.bell is None
+        asyncio.get_running_loop().call_later(_POLL_EVERY if polls else _LOOK_EVERY, self._tick)
+
+    def _rung(self, bell: int) -> None:
+        os.eventfd_read(bell)
+        self._serve()
 
     def _serve(self) -> None:
         """Take the client's reports, and answer the requests whose deadline has come."""
@@ -184,12 +211,19 @@ class Outbox:
             return
         now = asyncio.get_running_loop().time()
         while line.waiting and (not line.waiting[0].waits or line.waiting[0].expires <= now):
-            line.waiting.popleft().fail("Kafka did not acknowledge in time")
+            line.waiting.popleft().answer(Unavailable("Kafka did not acknowledge in time"))
+
+    def _adopt(self, line: Line) -> None:
+        self._line = line
+        if line.bell is not None:
+            asyncio.get_running_loop().add_reader(line.bell, self._rung, line.bell)
 
     def _give_up(self, line: Line) -> None:
         if line is not self._line:
             return
         self._line = None
+        if line.bell is not None:
+            asyncio.get_running_loop().remove_reader(line.bell)
         self._problem = line.broken or "the connection to Kafka broke"
         _log.error("kafka producer given up", why=self._problem)
         line.abandon(self._problem)
@@ -199,3 +233,12 @@ class Outbox:
         disposal = asyncio.ensure_future(asyncio.to_thread(line.dispose))
         self._disposals.add(disposal)
         disposal.add_done_callback(self._disposals.discard)
+
+
+def _settle(done: asyncio.Future[None], problem: Unavailable | None) -> None:
+    if done.done():  # nobody waits for it any more
+        return
+    if problem is None:
+        done.set_result(None)
+    else:
+        done.set_exception(problem)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -15,12 +16,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from collector import cloudevents, metrics, openapi, otlp, segment
 from collector.accept import Outcome, Sending, TooMany, accept
 from collector.fast import judge_batch, judge_one
-from collector.http import Answer, Request, error
+from collector.http import Answer, Answered, Request, error
 from collector.inflate import ENCODINGS, Corrupt, TooLong, Unsupported, inflate
 from collector.intake import Intake, Taken
 from collector.otlp import answer as otlp_answer
 from collector.otlp import events as otlp_events
 from collector.quota import OverQuota
+from collector.reading import Form
 from collector.senders import Key, write_key_of
 from headrace.dead_letter import Invalid, Reason, Unavailable
 
@@ -48,6 +50,17 @@ class Refused(Exception):
         self.answer = error(status, code, message, *headers)
 
 
+class _Way(NamedTuple):
+    """What follows from a head alone, as long as the write keys do not change; no `key` where the events of it are not for `at_once`."""
+
+    keys_of: int  # Senders.changes
+    key: Key | None = None
+    protocol: str = ""
+    agent: str | None = None
+    form: Form = cloudevents.FORM
+    many: bool | None = None  # None: the body's first byte tells
+
+
 class Rest:
     """The routes. `max_body` is the bound on a request after decompression, in bytes."""
 
@@ -71,19 +84,65 @@ class Rest:
         started = time.perf_counter()
         try:
             answer = await self._route(request)
-        except Refused as refused:
-            answer = refused.answer
-        except Unavailable as unavailable:
-            answer = error(503, "unavailable", f"{unavailable}: send it again", ("retry-after", _RETRY_AFTER))
+        except Exception as problem:
+            answer = _refusal(problem, request.path)
+        return self._finished(request.path, request.headers, answer, started)
+
+    def at_once(self, request: Request, answered: Answered) -> bool:
+        """Serve a request whose head came before, where all its events are surely good. False leaves it, untouched, to `answer`.
+
+        It is what `answer` does, without its detours: what follows from the head alone is looked up once, and no task waits for Kafka.
+        """
+        head, intake = request.head, self._intake
+        if head is None or intake.fast is None or len(request.body) > _AT_ONCE:
+            return False
+        if head.note is None or head.note.keys_of != intake.senders.changes:
+            head.note = self._way(request)
+        started = time.perf_counter()
+        way: _Way = head.note
+        if way.key is None:
+            return False
+        sending = intake.sending(way.protocol, way.key, request.client, way.agent)
+        many = request.body[:1] == b"[" if way.many is None else way.many
+        outcome = (intake.fast.batch if many else intake.fast.one)(request.body, way.form, sending)
+        if outcome is None or outcome.rejected or not outcome.messages or not intake.outbox.takes(outcome.messages):
+            return False
+        path, headers = head.path, head.headers
+
+        def told(problem: Exception | None) -> None:
+            answer = _accepted(count) if problem is None else _refusal(problem, path)
+            answered(self._finished(path, headers, answer, started))
+
+        count = len(outcome.messages)
+        try:
+            intake.charge(way.key, count, len(request.body))
         except OverQuota as over:
-            answer = error(429, "too_many_requests", str(over), ("retry-after", str(over.retry_after)))
-        except Exception:
-            _log.exception("a request could not be served", path=request.path)
-            answer = error(500, "internal", "the collector failed: send it again")
-        if request.path in _POSTS:
+            told(over)
+        else:
+            intake.begin(outcome.messages, way.protocol, told)
+        return True
+
+    def _way(self, request: Request) -> "_Way":
+        path, headers, senders = request.path, request.headers, self._intake.senders
+        key = senders.known(self._presented(request))
+        ordinary = path in _POSTS and path != otlp.PATH and "content-encoding" not in headers and not cloudevents.is_binary(headers)
+        if key is None or not ordinary or not key.lets(headers.get("origin")):
+            return _Way(senders.changes)
+        try:
+            media_type = _media_type(path, headers.get("content-type", ""))
+        except Refused:
+            return _Way(senders.changes)
+        if path == EVENTS:
+            form, many = cloudevents.FORM, {_ONE_EVENT: False, _MANY_EVENTS: True}.get(media_type)
+        else:
+            form, many = segment.form(key.source, self._intake.registry, _CALLS.get(path)), path == BATCH
+        return _Way(senders.changes, key, _PROTOCOLS.get(path, "segment"), headers.get("user-agent"), form, many)
+
+    def _finished(self, path: str, headers: dict[str, str], answer: Answer, started: float) -> Answer:
+        if path in _POSTS:
             metrics.requests("rest", answer.status).inc()
             metrics.latency("rest").observe(time.perf_counter() - started)
-        return self.dressed(request.path, request.headers, answer)
+        return self.dressed(path, headers, answer)
 
     def dressed(self, path: str, headers: dict[str, str], answer: Answer) -> Answer:
         """`answer` in the form of the path, and so that a page may read it."""
@@ -219,9 +278,25 @@ class Rest:
         return Answer(200, metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
+def _refusal(problem: Exception, path: str) -> Answer:
+    match problem:
+        case Refused():
+            return problem.answer
+        case Unavailable():
+            return error(503, "unavailable", f"{problem}: send it again", ("retry-after", _RETRY_AFTER))
+        case OverQuota():
+            return error(429, "too_many_requests", str(problem), ("retry-after", str(problem.retry_after)))
+    _log.error("a request could not be served", path=path, exc_info=problem)
+    return error(500, "internal", "the collector failed: send it again")
+
+
+def _accepted(count: int) -> Answer:
+    return Answer(200, b'{"accepted":%d,"rejected":[]}' % count)
+
+
 def _told(taken: Taken) -> Answer:
     if not taken.rejected:
-        return Answer(200, b'{"accepted":%d,"rejected":[]}' % taken.accepted)
+        return _accepted(taken.accepted)
     rejected = [
         {"index": one.index, "id": one.letter.id, "reason": one.letter.reason, "detail": one.letter.detail} for one in taken.rejected
     ]

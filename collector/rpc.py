@@ -1,8 +1,9 @@
 """The collector over gRPC: a thin servicer, from a request to `Intake` and back."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import grpc
@@ -26,7 +27,24 @@ _log = structlog.get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_NO_TRAILER: tuple[tuple[str, str], ...] = ()
+_AHEAD = 8  # batches of a stream that are taken and not answered yet, besides two on their way between
+
+
+class _Refusal(NamedTuple):
+    """How a call ends that is not answered well."""
+
+    code: grpc.StatusCode
+    problem: str
+    trailer: tuple[tuple[str, str], ...] = ()
+
+
+_UNKNOWN = _Refusal(grpc.StatusCode.UNAUTHENTICATED, "no known write key: send it as metadata `authorization: Bearer <write key>`")
+
+
+async def _told(answer: bytes | _Refusal, context: Context) -> bytes:
+    if isinstance(answer, _Refusal):
+        await context.abort(answer.code, answer.problem, answer.trailer)
+    return answer
 
 
 class Rpc:
@@ -46,47 +64,61 @@ class Rpc:
 
     async def publish(self, request: bytes, context: Context) -> bytes:
         """One batch."""
-        caller = _Caller(context)
-        return await self._publish(request, context, caller, await self._key(caller, context))
+        return await _told(await self._publish(request, _Caller(context)), context)
 
     async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """Batch after batch; the next is read once the one before is durable, which is the flow control."""
+        """Batch after batch, answered in their order.
+
+        A few are taken before the first of them is durable; then no more is read, which is the flow control.
+        """
         caller = _Caller(context)
-        await self._key(caller, context)
-        async for request in requests:  # a key may be revoked while the stream is open
-            yield await self._publish(request, context, caller, await self._key(caller, context))
+        if self._intake.senders.known(caller.write_key) is None:  # at once, and not only with the first batch
+            await _told(_UNKNOWN, context)
+        taken: asyncio.Queue[asyncio.Task[bytes | _Refusal] | None] = asyncio.Queue(_AHEAD)
 
-    async def _key(self, caller: "_Caller", context: Context) -> Key:
-        key = self._intake.senders.known(caller.write_key)
-        if key is None:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "no known write key: send it as metadata `authorization: Bearer <write key>`"
-            )
-        return key
+        async def take() -> None:
+            try:
+                async for request in requests:
+                    await taken.put(asyncio.create_task(self._publish(request, caller)))
+            finally:
+                await taken.put(None)
 
-    async def _publish(self, body: bytes, context: Context, caller: "_Caller", key: Key) -> bytes:
+        taking = asyncio.create_task(take())
+        try:
+            while (one := await taken.get()) is not None:
+                yield await _told(await one, context)
+            await taking
+        finally:
+            taking.cancel()
+            while not taken.empty():
+                if one := taken.get_nowait():
+                    one.cancel()
+
+    async def _publish(self, body: bytes, caller: "_Caller") -> "bytes | _Refusal":
         started = time.perf_counter()
+        answer: bytes | _Refusal
+        key = self._intake.senders.known(caller.write_key)  # a key may be revoked while a stream is open
+        if key is None:
+            return _UNKNOWN
         sending = self._intake.sending("grpc", key, caller.address, caller.agent)
-        code, problem, trailer = grpc.StatusCode.OK, "", _NO_TRAILER
         try:
             with self._intake.admission.request() as share:  # until the answer: gRPC holds the request that long
                 share.take(len(body))
-                return _reply(await self._taken(body, key, sending))
+                answer = _reply(await self._taken(body, key, sending))
         except Invalid as invalid:
-            code, problem = grpc.StatusCode.INVALID_ARGUMENT, invalid.detail
+            answer = _Refusal(grpc.StatusCode.INVALID_ARGUMENT, invalid.detail)
         except TooMany as error:
-            code, problem = grpc.StatusCode.INVALID_ARGUMENT, str(error)
+            answer = _Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except OverQuota as error:
-            code, problem, trailer = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), (("retry-after", str(error.retry_after)),)
+            answer = _Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), (("retry-after", str(error.retry_after)),))
         except Unavailable as error:
-            code, problem = grpc.StatusCode.UNAVAILABLE, f"{error}: send it again"
+            answer = _Refusal(grpc.StatusCode.UNAVAILABLE, f"{error}: send it again")
         except Exception:
             _log.exception("a request could not be served", protocol="grpc")
-            code, problem = grpc.StatusCode.INTERNAL, "the collector failed: send it again"
-        finally:
-            metrics.requests("grpc", code.name).inc()
-            metrics.latency("grpc").observe(time.perf_counter() - started)
-        await context.abort(code, problem, trailer)
+            answer = _Refusal(grpc.StatusCode.INTERNAL, "the collector failed: send it again")
+        metrics.requests("grpc", answer.code.name if isinstance(answer, _Refusal) else "OK").inc()
+        metrics.latency("grpc").observe(time.perf_counter() - started)
+        return answer
 
     async def _taken(self, body: bytes, key: Key, sending: Sending) -> Taken:
         """Raises Invalid where `body` is no PublishRequest; its bytes are a dead letter then."""

@@ -62,12 +62,15 @@ class Senders:
         self._pseudonym_key = pseudonym_key.encode()
         self._ready_made = tuple(self._free(keys.digest(text), source, frozenset(origins)) for text, source in sources.items())
         self._of: dict[WriteKey, Key] = {}
+        self.changes = 0
+        """How often the keys have changed: what was found before may not hold after."""
         self.use([])
         self.receipt = lru_cache(maxsize=4096)(self._receipt)
 
     def use(self, made: Collection[WriteKey]) -> None:
         """Let the active ones of `made` take the place of those before. What is not changed keeps its quota."""
         self._of = {key: self._of.get(key) or self._bound(key) for key in made if key.active}
+        self.changes += 1
         self._by_id = {key.id: key for key in self._of.values()}
         self.origins = frozenset[str]().union(*(key.origins for key in (*self._ready_made, *self._of.values())))
 

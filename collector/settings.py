@@ -45,7 +45,7 @@ class CollectorSettings(KafkaSettings):
     max_depth: int = Field(32, ge=1, le=500)
     max_in_flight_bytes: int = Field(64_000_000, ge=1_000_000)
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "lz4"
-    linger_ms: float = Field(1, ge=0, le=1000)
+    linger_ms: float = Field(2, ge=0, le=1000)
     max_held_bytes: int = Field(32_000_000, ge=1_000_000)
     max_grpc_calls: int = Field(256, ge=1)
     spool_dir: str = ""

@@ -92,7 +92,8 @@ def _service(
     prepare: Callable[[], None] | None = None,
 ) -> Program:
     """A service whose first port says at the path `ready` that it can work; people look at `look`."""
-    address = place.url(next(iter(ports.values())))
+    tls = name == "collector" and place.env.get("COLLECTOR_TLS_CERT_FILE")
+    address = place.url(next(iter(ports.values())), "https" if tls else "http")
     return Program(
         name=name,
         command=[sys.executable, "-m", module],

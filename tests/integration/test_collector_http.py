@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import json
+import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -119,6 +121,70 @@ def test_requests_in_any_pieces_are_answered_in_order() -> None:
             assert found == [b'["POST", "/v1/events", "a=b", 5]', b'["GET", "/a b", "", 0]', b'["POST", "/c", "", 5]', b""]
 
         pieces()
+
+
+class _Nothing(dict[bytes, http.Head]):
+    """Forgets at once."""
+
+    def __setitem__(self, key: bytes, value: http.Head) -> None: ...
+
+
+def test_that_a_head_came_before_changes_nothing() -> None:
+    kinds = [
+        POST % (5, b"hello"),
+        POST % (5, b"world"),
+        POST % (0, b""),
+        b"POST /v1/batch HTTP/1.1\r\nhost:x\r\nA: 1\r\na:  2 \r\nConnection: keep-alive\r\ncontent-length:  3\r\n\r\n{}\n",
+        b"POST /a%20b?c=%20 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
+        CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
+        b"POST /e HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
+        b"POST /f HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+        b"GET /g HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok",
+        b"HEAD /h HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]
+    last = b"POST /z HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1\r\n\r\n!"
+    with served() as one, served() as plain:
+        plain.server.heads._known = _Nothing()
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.lists(st.sampled_from(kinds), min_size=1, max_size=6), st.lists(st.integers(0, 700), max_size=2))
+        def pieces(asked: list[bytes], cuts: list[int]) -> None:
+            ends = list(itertools.accumulate(map(len, asked)))
+            text = b"".join(asked) + last
+            places = [0, *sorted({min(cut, len(text)) for cut in (*cuts, *ends)}), len(text)]
+            said, seen = [], []
+            for server in (one, plain):
+                server.seen.clear()
+                answers = b""
+                with server.connect() as client:
+                    for a, b in itertools.pairwise(places):
+                        client.sendall(text[a:b])
+                        if b in ends:
+                            time.sleep(0.002)  # that it comes by itself
+                    answers = everything(client)
+                said.append(re.sub(b"date: .*\r\n|HTTP/1.1 100 Continue\r\n\r\n", b"", answers))
+                seen.append([request._replace(head=None) for request in server.seen])
+                known[server] += sum(request.head is not None for request in server.seen)
+            assert said[0] == said[1]
+            assert [request._replace(client=None) for request in seen[0]] == [request._replace(client=None) for request in seen[1]]
+
+        known = dict.fromkeys((one, plain), 0)
+        pieces()
+        assert known[one] > 50
+        assert known[plain] == 0
+
+
+def test_heads_that_are_kept_are_few_and_short() -> None:
+    heads = http.Heads()
+    for number in range(5000):
+        head = b"POST /%d HTTP/1.1\r\nHost: %b\r\nContent-Length: 2\r\n\r\n" % (number, b"x" * (number % 4000))
+        request = Request("POST", f"/{number}", b"", {"host": "x", "content-length": "2"}, b"ok", None)
+        heads.learn(head + b"ok", b"/%d" % number, request)
+        found = heads.find(head + b"ok")
+        assert (found is not None) == (len(head) <= 2048)
+        assert heads.find(head + b"okay") is None
+        assert heads.find(head + b"o") is None
+    assert len(heads._known) <= 512
 
 
 def test_pipelined_requests_wait_for_the_one_before() -> None:

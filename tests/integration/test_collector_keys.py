@@ -19,6 +19,7 @@ import pytest
 from collector.v1 import collector_pb2 as pb
 from collector.v1.collector_pb2_grpc import CollectorStub
 from headrace import dead_letter, event
+from runtime.probes import http_ok
 from tests.collector_mock_kafka import MockKafka, mock_kafka
 from tests.collector_process import KEY, CollectorProcess, collector
 from tests.collector_real_kafka import ROOT
@@ -395,6 +396,23 @@ def test_both_protocols_over_tls(broker: MockKafka, tmp_path: Path, pair: dict[s
             httpx.post(f"{server.rest}/v1/events", json=[], auth=(KEY, ""), timeout=30)
         assert len(server.written(RAW)) >= 31
         assert server.stop() == 0
+
+
+def test_commands_reach_the_collector_over_tls(broker: MockKafka, tmp_path: Path, pair: dict[str, str]) -> None:
+    with collector(broker.address, tmp_path, **pair) as server:
+        until(lambda: "collector serves" in server.log.read_text())
+        url = f"https://localhost:{server.rest.rpartition(':')[2]}"
+        (tmp_path / ".env").write_text(f"HEADRACE_COLLECTOR_URL={url}\nHEADRACE_WRITE_KEY={KEY}\n")
+        environment = {"HEADRACE_ENV_FILE": str(tmp_path / ".env"), "SSL_CERT_FILE": pair["COLLECTOR_TLS_CERT_FILE"]}
+        command = [sys.executable, "-m", "cli", "events", "send", "login", "--subject", "u", "--source", "tls"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, '{"accepted":1,"rejected":[]}'), done.stderr
+        done = subprocess.run(
+            command, cwd=ROOT, env={"HEADRACE_ENV_FILE": environment["HEADRACE_ENV_FILE"]}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert http_ok(f"{url}/readyz"), "the runtime's question whether it is ready"
 
 
 def test_who_does_not_finish_the_handshake_is_cut_off(broker: MockKafka, tmp_path: Path, pair: dict[str, str]) -> None:

@@ -1,11 +1,10 @@
 """The native client of Kafka, by itself: where it puts messages, what it refuses, and that it keeps nothing."""
 
-import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial, wraps
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -16,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from collector import _native
 from collector.accept import Limits
 from collector.fast import Fast
-from collector.line import NativeLine, NotThere, PythonLine, Waiting, choose, size_of
+from collector.line import NativeLine, NotThere, PythonLine, Tell, Waiting, choose, size_of
 from collector.outbox import Outbox
 from headrace import kafka
 from headrace.dead_letter import Unavailable
@@ -29,16 +28,6 @@ EVENT = (
     '{"id":"%s","source":"shop","type":"purchase","subject":"c1","time":"2026-01-31T12:00:00Z",'
     '"data":{"quantity":1,"amount_usd":2.5,"x":"%s"}}'
 )
-
-
-def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    """A test that needs an event loop, for its futures."""
-
-    @wraps(test)
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 120))
-
-    return run
 
 
 def in_memory(ids: list[str], size: int = 10) -> _native.Messages:
@@ -60,8 +49,8 @@ def opened(address: str, **settings: int) -> NativeLine:
     return line
 
 
-def waiting() -> Waiting:
-    return Waiting(asyncio.get_running_loop().create_future(), 0, 0)
+def waiting(tell: Tell = lambda _: None) -> Waiting:
+    return Waiting(tell, 0, 0)
 
 
 def answered(request: Waiting) -> bool:
@@ -93,8 +82,7 @@ def written(address: str, count: int) -> dict[int, list[tuple[bytes, bytes]]]:
     return found
 
 
-@in_loop
-async def test_each_message_is_in_the_partition_of_its_key_and_in_order() -> None:
+def test_each_message_is_in_the_partition_of_its_key_and_in_order() -> None:
     chance = random.Random(1)
     lists = [[(chance.randbytes(chance.randrange(1, 60)), chance.randbytes(chance.randrange(200))) for _ in range(300)] for _ in range(3)]
     sent = [*lists, in_memory([f"{number}-é" for number in range(400)])]
@@ -119,8 +107,7 @@ def test_the_size_of_messages_is_the_same_in_both_kinds_of_memory() -> None:
     assert size_of(messages) == size_of(list(messages)) == sum(len(key) + len(value) for key, value in messages)
 
 
-@in_loop
-async def test_what_the_client_does_not_take_breaks_the_line() -> None:
+def test_what_the_client_does_not_take_breaks_the_line() -> None:
     with mock_kafka() as broker:
         full = opened(broker.address, queue_buffering_max_messages=10)
         nowhere = opened(broker.address)
@@ -142,8 +129,7 @@ async def test_what_the_client_does_not_take_breaks_the_line() -> None:
                 line.poll()
 
 
-@in_loop
-async def test_the_first_message_that_is_lost_breaks_the_line_although_another_stands_for_it() -> None:
+def test_the_first_message_that_is_lost_breaks_the_line_although_another_stands_for_it() -> None:
     with mock_kafka(partitions=1) as broker:
         line = opened(broker.address, batch_num_messages=1, max_in_flight=1)
         line.produce(RAW_TOPIC, [(b"warm", b"up")], first := waiting())
@@ -179,32 +165,29 @@ def resident() -> float:
     return psutil.Process().memory_info().rss / 1e6
 
 
-@in_loop
-async def test_acknowledged_messages_leave_no_memory_behind() -> None:
+def test_acknowledged_messages_leave_no_memory_behind() -> None:
     """360 MB after a warm-up: a leak of every tenth message would be seen."""
 
-    async def rounds(line: NativeLine) -> None:
+    def rounds(line: NativeLine) -> None:
         for number in range(60):
             memory = in_memory([f"{number}-{place}" for place in range(500)], 2000)
             for messages in (memory, list(memory)):
-                line.produce(RAW_TOPIC, messages, request := waiting())
-                polled(line, partial(answered, request))
-                assert request.done
-                await request.done
+                told: list[Unavailable | None] = []
+                line.produce(RAW_TOPIC, messages, waiting(told.append))
+                polled(line, partial(told.__eq__, [None]))
 
     with mock_kafka() as broker:
         line = opened(broker.address)
-        await rounds(line)
+        rounds(line)
         before = resident()
         for _ in range(3):
-            await rounds(line)
+            rounds(line)
         assert resident() - before < 25
         assert (line._requests, line._producer.queued()) == ({}, 0)
         line.dispose()
 
 
-@in_loop
-async def test_a_client_that_is_disposed_of_leaves_no_memory_behind() -> None:
+def test_a_client_that_is_disposed_of_leaves_no_memory_behind() -> None:
     """20 MB are given up with each client, and some are told of in vain."""
     with mock_kafka() as broker:
         before = 0.0
@@ -216,7 +199,7 @@ async def test_a_client_that_is_disposed_of_leaves_no_memory_behind() -> None:
             line.poll()
             assert line._producer.queued() == 1500
             if number % 2:
-                await asyncio.to_thread(line.dispose)
+                line.dispose()
             broker.start()
             del line
             if number == 5:

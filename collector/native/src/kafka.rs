@@ -91,6 +91,9 @@ api! {
     produce_batch(*mut c_void, i32, c_int, *mut Message, c_int) -> c_int;
     poll(*mut c_void, c_int) -> c_int;
     outq_len(*mut c_void) -> c_int;
+    queue_get_main(*mut c_void) -> *mut c_void;
+    queue_io_event_enable(*mut c_void, c_int, *const c_void, usize);
+    queue_destroy(*mut c_void);
     purge(*mut c_void, c_int) -> c_int;
     flush(*mut c_void, c_int) -> c_int;
     metadata(*mut c_void, c_int, *mut c_void, *mut *const Metadata, c_int) -> c_int;
@@ -314,6 +317,17 @@ impl Client {
         (std::mem::take(&mut heard.done), errors, broken)
     }
 
+    /// Lets librdkafka write 1 to the eventfd `fd` once there is something for `poll`; -1 ends it.
+    fn wake(&self, fd: c_int) {
+        // SAFETY: the handle is valid while `self` is. The payload is copied. The queue outlives the reference to it that is given back here,
+        // as it belongs to the handle; setting -1 takes the queue's lock, so nothing is written to the descriptor afterwards.
+        unsafe {
+            let queue = (self.api.queue_get_main)(self.handle);
+            (self.api.queue_io_event_enable)(queue, fd, (&1u64 as *const u64).cast(), std::mem::size_of::<u64>());
+            (self.api.queue_destroy)(queue);
+        }
+    }
+
     /// Waits until all is written, at most so long. Blocks.
     fn flush(&self, timeout_ms: c_int) {
         // SAFETY: the handle is valid while `self` is.
@@ -414,6 +428,12 @@ impl Producer {
         Ok(unsafe { (client.api.outq_len)(client.handle) })
     }
 
+    /// Have 1 written to the eventfd `fd`, which stays the caller's, once there is something for `poll`, until `dispose`.
+    fn wake(&self, fd: c_int) -> PyResult<()> {
+        self.client()?.wake(fd);
+        Ok(())
+    }
+
     /// Wait for all to be written. Blocks for at most so many milliseconds, without the GIL.
     fn flush(&self, py: Python<'_>, timeout_ms: c_int) -> PyResult<()> {
         let client = self.client()?;
@@ -426,6 +446,7 @@ impl Producer {
         let client = lock(&self.client).take();
         py.allow_threads(move || {
             if let Some(client) = client {
+                client.wake(-1);
                 client.purge();
                 client.flush(1000);
             }

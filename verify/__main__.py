@@ -19,7 +19,7 @@ from runtime.platform import ROOT, env_path, place_at
 from verify import plan, report
 from verify.controls import CONTROLS
 from verify.run import Wanted, control, folder_of, verify
-from verify.site import forget_disk, prepared
+from verify.site import Site, forget_disk, prepared
 
 RESULTS = ROOT / "benchmarks" / "results" / "verify.json"
 _OWN = Path(".runtime/verify")
@@ -31,19 +31,13 @@ def main() -> int:
     given = _arguments()
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
-        with _platform() as place, prepared(place, folder_of(place)) as (site, disk):
+        with _platform() as place, prepared(place, folder_of(place), console.print) as (site, disk):
             if given.command == "controls":
-                chosen = [each for each in CONTROLS if not given.only or each.mutant in given.only.split(",")]
-                results = {each.mutant: control(site, each, given.seed, console) for each in chosen}
-            else:
-                account = verify(site, disk, _wanted(given), console)
+                return 0 if _controls(site, given, console) else 1
+            account = verify(site, disk, _wanted(given), console)
     except RuntimeFailure as failure:
         print(f"headrace: {failure}", file=sys.stderr)
         return 1
-    if given.command == "controls":
-        for mutant, (noticed, said) in results.items():
-            console.print(f"{mutant}: {'noticed' if noticed else 'NOT NOTICED'} ({said})", style="green" if noticed else "red")
-        return 0 if all(noticed for noticed, _ in results.values()) else 1
     if not (given.only or given.short):
         report.write(RESULTS, account.figures)
     if account.problems:
@@ -51,6 +45,17 @@ def main() -> int:
     else:
         console.print("Nothing lost, nothing doubled.", style="green")
     return 1 if account.problems else 0
+
+
+def _controls(site: Site, given: argparse.Namespace, console: Console) -> bool:
+    """Whether every mistake is noticed. Each is told of at once."""
+    results = []
+    for each in CONTROLS:
+        if not given.only or each.mutant in given.only.split(","):
+            noticed, said = control(site, each, given.seed, console)
+            console.print(f"{each.mutant}: {'noticed' if noticed else 'NOT NOTICED'} ({said})", style="green" if noticed else "red")
+            results.append(noticed)
+    return all(results)
 
 
 def _wanted(given: argparse.Namespace) -> Wanted:

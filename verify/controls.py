@@ -91,4 +91,9 @@ CONTROLS = (
 
 def mutated(mutant: str) -> Callable[[str], str]:
     """How a program's script is changed so that it starts with the mistake in it."""
-    return lambda script: script.replace(" -m ", f" -m verify.mutants {mutant} ", 1)
+
+    def change(command: str) -> str:
+        before, _, module = command.rpartition(" -m ")
+        return f"{before} -m verify.mutants {mutant} {module}"
+
+    return change

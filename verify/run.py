@@ -112,10 +112,17 @@ class Load(threading.Thread):
 
 
 def verify(site: Site, disk: SmallDisk, wanted: Wanted, console: Console) -> Account:
-    """Do it all on a prepared site. Raises RuntimeFailure where the platform does not come back."""
+    """Do it all on a prepared site. Raises RuntimeFailure where that cannot be, or the platform does not come back."""
     run = run_name(wanted.seed)
     every = kinds(site, disk, random.Random(wanted.seed))
+    unknown = sorted(set(wanted.only or ()) - set(every))
+    if unknown:
+        raise RuntimeFailure(f"no such kind of fault: {', '.join(unknown)}; there are {', '.join(sorted(every))}")
     chosen = {kind: make for kind, make in every.items() if wanted.only is None or kind in wanted.only}
+    if 0 < wanted.faults < len(chosen):
+        raise RuntimeFailure(
+            f"{wanted.faults} faults cannot be of all {len(chosen)} kinds: ask for {len(chosen)} or more, or for some kinds (--only)"
+        )
     planned = schedule(wanted.seed, wanted.faults or len(chosen), list(chosen), wanted.short)
     (site.folder / f"{run}.schedule").write_text("".join(f"{each}\n" for each in planned))
     console.print(f"Run {run}, seed {wanted.seed}: {len(planned)} faults of {len(chosen)} kinds; ledger and logs are in {site.folder}")
@@ -149,6 +156,15 @@ def control(site: Site, of: Control, seed: int, console: Console) -> tuple[bool,
     )
     said += f"; {account.files_gone} files of the lake gone" if account.files_gone else ""
     return of.noticed(account.verdicts, account.files_gone), said or "nothing"
+
+
+@contextlib.contextmanager
+def step(console: Console, what: str) -> Iterator[None]:
+    """Show what is done, and how long it took."""
+    began = time.monotonic()
+    with console.status(what):
+        yield
+    console.print(f"{what}: {time.monotonic() - began:.0f} s")
 
 
 def run_name(seed: int) -> str:
@@ -215,7 +231,7 @@ def _under_fire(
 def judged(site: Site, run: str, happened: Sequence[Happened], problems: Sequence[str], console: Console) -> Account:
     """The account of a run that is over."""
     path, settings = site.folder / f"{run}.ledger", lake_settings(site.place.env)
-    with console.status("Asking what became of every event"), trino_cursor(site.place.env) as cursor:
+    with step(console, "Asking what became of every event"), trino_cursor(site.place.env) as cursor:
         checker = Checker(cursor, settings, source_of(run))
         verdicts = checker.decide(ledger.read(path))
         letters, bronze = checker.dead_letters_by_reason(), bronze_of(checker)
@@ -241,10 +257,10 @@ def _progress(console: Console) -> Progress:
 def settle(site: Site, console: Console, curation: Callable[[str], str] | None = None) -> list[str]:
     """Drain and curate; what went wrong. `curation` changes the command of the curation."""
     env = site.place.env
-    with console.status("Draining") as status:
-        left = Drain(env, lake_settings(env)).await_nothing(_DRAIN_SECONDS, lambda now: status.update(f"Draining: {now}"))
+    with step(console, "Draining"):
+        left = Drain(env, lake_settings(env)).await_nothing(_DRAIN_SECONDS)
     problems = [f"{number} messages were not past {station} after {_DRAIN_SECONDS:.0f} s" for station, number in left.items() if number]
-    with console.status("Curating"):
+    with step(console, "Curating"):
         try:
             curate(site, curation)
         except RuntimeFailure as failure:

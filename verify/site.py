@@ -13,8 +13,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -167,29 +169,31 @@ class Site:
             self.proxies.add(link.name, self.address(link), f"{host}:{upstream}")
         properties = self.place.conf("kafka") / "server.properties"
         properties.write_text(with_listeners(properties.read_text(), host, listeners))
-        self.restart_all({"kafka": lambda script: script})
-        self.restart_all({name: self._rewired(name) for name in SERVICES})
+        self.restart_all({"kafka": lambda script: script, **{name: self._rewired(name) for name in SERVICES}})
 
     def _rewired(self, name: str) -> Callable[[str], str]:
         return lambda script: with_settings(script, self.settings_of(name))
 
     def restart_all(self, changes: Mapping[str, Callable[[str], str]]) -> None:
-        """Restart programs and wait until all are ready."""
-        for name, change in changes.items():
-            self.restart(name, change)
-        for name in changes:
+        """Restart programs at once, and wait until all are ready."""
+
+        def restarted(name: str) -> None:
+            self.restart(name, changes[name])
             self.await_ready(name)
+
+        with ThreadPoolExecutor(max_workers=len(changes)) as pool:
+            list(pool.map(restarted, changes))
 
     def restore(self) -> None:
         """Everything as `make up` made it."""
-        Kafka().configure(self.place)
-        for name, script in self._originals.items():
-            self.supervisor.stop(name)
-            store_script(self.place, name, script)
-            self.supervisor.start(name)
-        for name in self._originals:
-            self.await_ready(name)
-        self._originals.clear()
+        if self._originals:
+            Kafka().configure(self.place)
+            self.restart_all({name: partial(_instead, script) for name, script in self._originals.items()})
+            self._originals.clear()
+
+
+def _instead(script: str, _: str) -> str:
+    return script
 
 
 def with_settings(script: str, changes: Mapping[str, str]) -> str:
@@ -315,17 +319,19 @@ def _root(*command: str) -> list[str]:
 
 
 @contextmanager
-def prepared(place: Place, folder: Path) -> Iterator[tuple[Site, SmallDisk]]:
-    """A site that can be harmed. What runs under it is ended, and everything put back, with the context."""
+def prepared(place: Place, folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Site, SmallDisk]]:
+    """A site that can be harmed. Everything is put back with the context. `say` is told of progress."""
     with toxiproxy.running(place, folder / "toxiproxy.log") as proxies:
         site = Site(place, proxies, folder)
         disk = SmallDisk(site)
         try:
+            say("Putting proxies between all that talk, and MinIO on a disk of its own")
             Kafka().configure(place)
             disk.put()
             site.put_proxies()
             yield site, disk
         finally:
+            say("Putting everything back")
             disk.take_away()
             site.restore()
 

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,12 +118,11 @@ class Drain:
             LAKE: self._after(self._in_lake()),
         }
 
-    def await_nothing(self, within: float, told: Callable[[dict[str, int]], None] = lambda _: None) -> dict[str, int]:
+    def await_nothing(self, within: float) -> dict[str, int]:
         """Wait until nothing is left, at most so many seconds; what is left then."""
         deadline = time.monotonic() + within
         while True:
             left = self.left()
-            told(left)
             if not any(left.values()) or time.monotonic() > deadline:
                 return left
             time.sleep(1)

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from headrace.registry import Registry
+from verify import plan
 from verify.checker import Verdict
+from verify.controls import CONTROLS, mutated
+from verify.events import UNSCORED_TYPE
 from verify.ledger import Outcome, Row, Sent
+from verify.mutants import MUTANTS
 from verify.nemesis import Happened, Nemesis, Planned, schedule, startable
 from verify.report import Demands, Sendings, counted, emptiness, figures
 from verify.site import with_listeners, with_settings
@@ -188,3 +193,30 @@ def test_kafka_gets_a_listener_for_each_client() -> None:
         "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,COLLECTOR:PLAINTEXT",
         "inter.broker.listener.name=PLAINTEXT",
     ]
+
+
+def test_each_mistake_has_its_control() -> None:
+    assert CONTROLS[-1].mutant == "cleanup_on_unknown_commit", "it leaves a lake that cannot be read"
+    assert set(MUTANTS) == {each.mutant for each in CONTROLS}
+    script = "export A='b -m c'\ncd /x && exec /x/python -m loaders.batch.main\n"
+    assert mutated("ignored_bulk_items")(script) == (
+        "export A='b -m c'\ncd /x && exec /x/python -m verify.mutants ignored_bulk_items loaders.batch.main\n"
+    )
+
+
+def test_a_control_is_noticed_only_by_what_its_mistake_does() -> None:
+    by_name = {each.mutant: each for each in CONTROLS}
+    clean = {"lake": Verdict("lake"), "search": Verdict("search")}
+    lost_in_search = clean | {"search": Verdict("search", lost=3)}
+    assert not by_name["ignored_bulk_items"].noticed(clean, 0)
+    assert by_name["ignored_bulk_items"].noticed(lost_in_search, 0)
+    assert not by_name["ack_before_flush"].noticed(lost_in_search, 0)
+    assert not by_name["cleanup_on_unknown_commit"].noticed(clean | {"lake": Verdict("lake", lost=9)}, 0)
+    assert by_name["cleanup_on_unknown_commit"].noticed(clean, 2)
+
+
+def test_the_plan_knows_one_type_more(tmp_path: Path) -> None:
+    plan.write(Path(__file__).parents[2] / "schemas", tmp_path / "schemas")
+    ours, theirs = Registry.load(tmp_path / "schemas"), Registry.load(Path(__file__).parents[2] / "schemas")
+    assert set(ours.types) - set(theirs.types) == {UNSCORED_TYPE}
+    assert list(ours.types[UNSCORED_TYPE].enrich) == ["no_such_model"]

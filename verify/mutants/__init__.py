@@ -5,30 +5,34 @@
 Each imports what it changes when it is asked for, since the modules live in different environments.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 
 def ack_before_flush() -> None:
     """The collector answers before Kafka has acknowledged."""
-    import asyncio
-    import contextlib
-
     from collector.outbox import Outbox
-    from headrace.dead_letter import Unavailable
 
-    put, under_way = Outbox.put, set[asyncio.Task[None]]()
+    put, begin = Outbox.put, Outbox.begin
+    under_way: set[asyncio.Task[None]] = set()
 
-    async def write(outbox: Outbox, *messages: Any) -> None:
-        with contextlib.suppress(Unavailable):
+    async def write(outbox: Any, *messages: Any) -> None:
+        with contextlib.suppress(Exception):
             await put(outbox, *messages)
 
-    async def answered_at_once(outbox: Outbox, *messages: Any) -> None:
+    async def answered_at_once(outbox: Any, *messages: Any) -> None:
         task = asyncio.create_task(write(outbox, *messages))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
+    def told_at_once(outbox: Any, raw: Any, tell: Callable[[Any], None]) -> None:
+        begin(outbox, raw, lambda _: None)
+        tell(None)
+
     Outbox.put = answered_at_once  # type: ignore[method-assign,assignment]
+    Outbox.begin = told_at_once  # type: ignore[method-assign,assignment]
 
 
 def auto_commit_before_deliver() -> None:

@@ -37,7 +37,7 @@ PROCESSES: Mapping[str, str] = {  # program -> the station that it keeps from go
 _ALL = frozenset({ACKS, ENRICHED, SEARCH, LAKE})
 _ANSWERS_LATE_MS = 1500
 _ANSWERS_UNDER_WAY_SECONDS = 2.5
-_CURATION_SECONDS = 400
+_CURATION_SECONDS = 900
 
 
 class Fault(Protocol):

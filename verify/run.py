@@ -214,12 +214,16 @@ def _under_fire(
     nemesis = Nemesis(planned, chosen, recovered, site.folder / f"{run}.faults", wanted.lanes)
     nemesis.start()
     began = time.monotonic()
+    told = 0
     with _progress(console) as progress:
         faults = progress.add_task("faults", total=len(planned))
         acked = progress.add_task("acknowledged", total=wanted.acknowledged)
         while not (nemesis.done and load.tally.events[Outcome.OK] >= wanted.acknowledged):
             if time.monotonic() - began > wanted.most_seconds or load.problem:
                 break
+            for fault in nemesis.happened[told:] if not console.is_terminal else ():  # a bar shows nothing in a log
+                told += 1
+                console.print(f"{told}/{len(planned)} {fault.kind}: {fault.problem or f'recovered after {fault.recovery_seconds} s'}")
             under_way = ", ".join(sorted(nemesis.under_way.values()))
             progress.update(faults, completed=len(nemesis.happened), description=f"faults ({under_way or 'none'} now)")
             progress.update(acked, completed=load.tally.events[Outcome.OK])

@@ -245,6 +245,7 @@ class Curations:
 
     def begin(self) -> None:
         """Start them, and kill."""
+        await_commit(self.site, "events")  # so that there is something to write
         before = written_at(self.site)
         self.running = [self._start() for _ in range(self.count)]
         if self.kill:
@@ -282,6 +283,7 @@ class AirflowTask:
 
     def begin(self) -> None:
         """Start the DAG, find the task, kill it."""
+        await_commit(self.site, "events")
         before = written_at(self.site)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -365,8 +367,8 @@ def await_write(site: Site, before: str | None, ended: Callable[[], int | None])
 
 
 def await_commit(site: Site, table: str) -> None:
-    """Until the batch loader has committed to a table of bronze: its answer is then still on its way."""
-    deadline, before = time.monotonic() + 60, None
+    """Until the batch loader has committed to a table of bronze: where answers are late, this one is still on its way."""
+    deadline, before = time.monotonic() + 180, None
     while time.monotonic() < deadline:
         with contextlib.suppress(psycopg2.Error):
             now = catalog_says(site, "bronze", table)

@@ -259,14 +259,13 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Leave no room at all."""
-        room = os.statvfs(self._data)
         with self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, room.f_bfree * room.f_frsize - 4_000_000)  # what it takes itself
-            with contextlib.suppress(OSError):
-                while True:
-                    file.seek(0, os.SEEK_END)
-                    file.write(b"\0" * 65536)
-                    file.flush()
+            end = 0
+            for piece in (256_000_000, 16_000_000, 1_000_000, 4096):
+                with contextlib.suppress(OSError):  # no room for another piece of this size
+                    while True:
+                        os.posix_fallocate(file.fileno(), end, piece)
+                        end += piece
 
     def empty(self) -> None:
         """The room is there again."""

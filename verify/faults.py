@@ -34,7 +34,12 @@ PROCESSES: Mapping[str, str] = {  # program -> the station that it keeps from go
     "minio": LAKE,
     "postgres": LAKE,
 }
-_ALL = frozenset({ACKS, ENRICHED, SEARCH, LAKE})
+# What more than one station stands on. (A curation that is to be killed in its midst must get there.)
+_TOUCHES: Mapping[str, frozenset[str]] = {
+    "kafka": frozenset({ACKS, ENRICHED, SEARCH, LAKE}),
+    "minio": frozenset({LAKE, CURATED}),
+    "postgres": frozenset({LAKE, CURATED}),
+}
 _ANSWERS_LATE_MS = 1500
 _ANSWERS_UNDER_WAY_SECONDS = 2.5
 _CURATION_SECONDS = 900
@@ -195,7 +200,7 @@ class FullDisk:
 
     disk: SmallDisk
     station: str = LAKE
-    touches: frozenset[str] = frozenset({LAKE})
+    touches: frozenset[str] = _TOUCHES["minio"]
 
     def begin(self) -> None:
         """Fill it."""
@@ -303,6 +308,8 @@ class AirflowTask:
 
     def _run(self) -> None:
         try:
+            with contextlib.suppress(httpx.HTTPError):  # it learns by a failing request that a fault broke its connection to PostgreSQL
+                httpx.get(f"{self.site.place.url('AIRFLOW_PORT')}/api/v2/monitor/health", timeout=30, trust_env=False)
             run_dag(self.site.place.env, "curate", _CURATION_SECONDS)
         except Unavailable as problem:
             self.outcome.append(problem)
@@ -386,7 +393,7 @@ def kinds(site: Site, disk: SmallDisk, rand: random.Random) -> dict[str, Callabl
     """Every kind of fault by name, as what makes one."""
     found: dict[str, Callable[[], Fault]] = {}
     for name, station in PROCESSES.items():
-        touches = _ALL if name == "kafka" else frozenset({station})
+        touches = _TOUCHES.get(name, frozenset({station}))
         found[f"kill_{name}"] = partial(Kill, site, name, station, touches)
         found[f"stop_{name}"] = partial(Stop, site, name, station, touches)
     for link in LINKS:

@@ -25,7 +25,7 @@ import psutil
 from runtime.catalog import components, programs_of
 from runtime.component import Place
 from runtime.errors import RuntimeFailure
-from runtime.fetching import run
+from runtime.fetching import alone, run
 from runtime.processes import end, family
 from runtime.servers.airflow import task_environment
 from runtime.servers.kafka import Kafka
@@ -320,7 +320,7 @@ def _root(*command: str) -> list[str]:
 @contextmanager
 def prepared(place: Place, folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Site, SmallDisk]]:
     """A site that can be harmed. Everything is put back with the context. `say` is told of progress."""
-    with toxiproxy.running(place, folder / "toxiproxy.log") as proxies:
+    with alone(folder / ".lock"), toxiproxy.running(place, folder / "toxiproxy.log") as proxies:
         site = Site(place, proxies, folder)
         disk = SmallDisk(site)
         try:

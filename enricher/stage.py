@@ -1,12 +1,13 @@
-"""The enricher: whole validation of each event, one scoring request for each batch, out to `events.enriched`."""
+"""The enricher: whole validation of each event, scoring of those that want it, out to `events.enriched`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from enricher.answer import Answer, Failure, enrichments_of
 from headrace import event
-from headrace.dead_letter import Invalid, Reason
+from headrace.dead_letter import Invalid, Reason, Unavailable
 from headrace.event import EnrichedEvent, RawEvent
 from headrace.messages import MAX_VALUE_BYTES, Message, Rejected
 from headrace.registry import Registry
@@ -17,7 +18,7 @@ _NOTHING = b"{}"
 class Scorer(Protocol):
     """`enricher.client.EnrichmentApi`, or what stands for it."""
 
-    def score(self, events: Sequence[RawEvent], wanted: Sequence[Sequence[str]]) -> list[bytes]: ...
+    def score(self, events: Sequence[RawEvent]) -> Sequence[Answer | Failure]: ...
 
 
 Publish = Callable[[str, list[dict[str, Any]]], None]
@@ -65,6 +66,7 @@ class EnricherStage:
 
     def __init__(self, registry: Registry, scorer: Scorer, publish: Publish, topic: str) -> None:
         self._registry = registry
+        self._needs = {name: of.enrichments for name, of in registry.types.items()}
         self._scorer = scorer
         self._publish = publish
         self._topic = topic
@@ -74,7 +76,10 @@ class EnricherStage:
         return validated(self._registry, message.value())
 
     def deliver(self, items: Sequence[tuple[Message, RawEvent]]) -> Sequence[Rejected]:
-        """Score those that ask for it, in one request, and publish all. Refused: what has become larger than Kafka takes."""
+        """Score those that want it, and publish all. Refused: what has become larger than Kafka takes.
+
+        Raises Unavailable where an event does not get what it requires: the batch waits with it.
+        """
         found = self._enrichments([raw for _, raw in items])
         now, out, rejected = event.now(), [], []
         for (message, raw), enrichment in zip(items, found, strict=True):
@@ -88,11 +93,15 @@ class EnricherStage:
         return rejected
 
     def _enrichments(self, events: Sequence[RawEvent]) -> list[bytes]:
-        wanted = [self._registry.types[raw.type].enrich for raw in events]
-        asking = [place for place, names in enumerate(wanted) if names]
+        needs = [self._needs[raw.type] for raw in events]
+        asking = [place for place, of in enumerate(needs) if of]
         found = [_NOTHING] * len(events)
         if asking:
-            scores = self._scorer.score([events[place] for place in asking], [wanted[place] for place in asking])
-            for place, score in zip(asking, scores, strict=True):
-                found[place] = score
+            answers = self._scorer.score([events[place] for place in asking])
+            wanted = [needs[place] for place in asking]
+            for of, answer in zip(wanted, answers, strict=True):
+                if isinstance(answer, Failure) and "required" in of.values():
+                    raise Unavailable(f"enrichment API: {answer.detail}")
+            for place, enrichment in zip(asking, enrichments_of(wanted, answers), strict=True):
+                found[place] = enrichment
         return found

@@ -44,7 +44,8 @@ class RawEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
 class EnrichedEvent(RawEvent, kw_only=True, omit_defaults=True):
     """An event as the enricher wrote it to `events.enriched`: its data is valid.
 
-    `enrichment` is a JSON object with one member for each enrichment that the tracking plan names for the type, `{}` where it names none.
+    `enrichment` is a JSON object with one member for each enrichment that the tracking plan names for the type, `{}` where it names none;
+    and `enrichment_skipped` where one is missing because the enrichment API failed.
     """
 
     enriched_at: str

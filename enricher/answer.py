@@ -1,6 +1,5 @@
 """What is asked of the enrichment API, what an answer may be, and what an event says of either. Pure."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, NamedTuple
@@ -8,6 +7,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from headrace import metrics
+from headrace.dead_letter import Unavailable
 from headrace.event import RawEvent
 from headrace.registry import SKIPPED, Need
 
@@ -15,7 +15,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=200)]
 _Finite = Annotated[float, msgspec.Meta(ge=-1.7e308, le=1.7e308)]  # JSON may say 1e999, which is an infinity to a float
 
 
-class Enrichment(msgspec.Struct, omit_defaults=True):
+class Enrichment(msgspec.Struct, omit_defaults=True, gc=False):
     """One enrichment as every store behind knows it (docs/architecture.md); what else the API says of it is left out."""
 
     model: _Name
@@ -82,26 +82,20 @@ def answers_in(body: bytes | bytearray, count: int) -> list[dict[str, Enrichment
     return answers
 
 
-def enrichments_of(needs: Sequence[Mapping[str, Need]], answers: Sequence[Answer | Failure]) -> list[bytes]:
-    """One JSON object for each event: a member for each name in its `needs`, null where there is none, and no others.
+def enrichment_of(needs: Mapping[str, Need], answer: Answer | Failure) -> bytes:
+    """One JSON object: a member for each name in `needs`, null where there is none, and no others.
 
-    Where that is so because the API failed, a member `enrichment_skipped` gives the reason by name: {"repurchase": "late"}. Where the
-    API answered that it has none, there is only the null. Both are counted.
+    Where that is so because the API failed, a member `enrichment_skipped` gives the reason by name: {"repurchase": "late"}; raises
+    Unavailable then where one of them is required. Where the API answered that it has none, there is only the null. Both are counted.
     """
-    none: Counter[str] = Counter()
-    skipped: Counter[tuple[str, str]] = Counter()
-    found = []
-    for names, answer in zip(needs, answers, strict=True):
-        if isinstance(answer, Failure):
-            why = answer.why.value
-            skipped.update((name, why) for name in names)
-            said: dict[str, object] = {**dict.fromkeys(names), SKIPPED: dict.fromkeys(names, why)}
-        else:
-            said = {name: answer.get(name) for name in names}
-            none.update(name for name, enrichment in said.items() if enrichment is None)
-        found.append(_encode(said))
-    for name, count in none.items():
-        metrics.NOT_ENRICHED.labels(name).inc(count)
-    for labels, count in skipped.items():
-        metrics.ENRICHMENT_SKIPPED.labels(*labels).inc(count)
-    return found
+    if isinstance(answer, Failure):
+        if "required" in needs.values():
+            raise Unavailable(f"enrichment API: {answer.detail}")
+        for name in needs:
+            metrics.ENRICHMENT_SKIPPED.labels(name, answer.why.value).inc()
+        return _encode({**dict.fromkeys(needs), SKIPPED: dict.fromkeys(needs, answer.why)})
+    said = {name: answer.get(name) for name in needs}
+    for name, enrichment in said.items():
+        if enrichment is None:
+            metrics.NOT_ENRICHED.labels(name).inc()
+    return _encode(said)

@@ -1,24 +1,25 @@
 """The enricher: whole validation of each event, scoring of those that want it, out to `events.enriched`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from enricher.answer import Answer, Failure, enrichments_of
+from enricher.answer import Answer, Failure, enrichment_of
 from headrace import event
-from headrace.dead_letter import Invalid, Reason, Unavailable
+from headrace.dead_letter import Invalid, Reason
 from headrace.event import EnrichedEvent, RawEvent
 from headrace.messages import MAX_VALUE_BYTES, Message, Rejected
 from headrace.registry import Registry
 
 _NOTHING = b"{}"
+_CHUNK = 1000
 
 
 class Scorer(Protocol):
     """`enricher.client.EnrichmentApi`, or what stands for it."""
 
-    def score(self, events: Sequence[RawEvent]) -> Sequence[Answer | Failure]: ...
+    def score(self, events: Sequence[RawEvent]) -> Iterator[Answer | Failure]: ...
 
 
 Publish = Callable[[str, list[dict[str, Any]]], None]
@@ -80,28 +81,19 @@ class EnricherStage:
 
         Raises Unavailable where an event does not get what it requires: the batch waits with it.
         """
-        found = self._enrichments([raw for _, raw in items])
-        now, out, rejected = event.now(), [], []
-        for (message, raw), enrichment in zip(items, found, strict=True):
-            value = event.encode(enriched(raw, enrichment, now))
-            if len(value) > MAX_VALUE_BYTES:
-                detail = f"{len(value)} bytes with its enrichment; at most {MAX_VALUE_BYTES} go into {self._topic}"
-                rejected.append(Rejected(message, Reason.TOO_LARGE, detail))
-            else:
-                out.append({"key": event.identity_key(raw.source, raw.id), "value": value})
-        self._publish(self._topic, out)
+        wanting = [raw for _, raw in items if self._needs[raw.type]]
+        answers = self._scorer.score(wanting) if wanting else iter(())
+        now, rejected = event.now(), []
+        for start in range(0, len(items), _CHUNK):  # the first go out while the enrichment API is at those behind
+            out = []
+            for message, raw in items[start : start + _CHUNK]:
+                needs = self._needs[raw.type]
+                enrichment = enrichment_of(needs, next(answers)) if needs else _NOTHING
+                value = event.encode(enriched(raw, enrichment, now))
+                if len(value) > MAX_VALUE_BYTES:
+                    detail = f"{len(value)} bytes with its enrichment; at most {MAX_VALUE_BYTES} go into {self._topic}"
+                    rejected.append(Rejected(message, Reason.TOO_LARGE, detail))
+                else:
+                    out.append({"key": event.identity_key(raw.source, raw.id), "value": value})
+            self._publish(self._topic, out)
         return rejected
-
-    def _enrichments(self, events: Sequence[RawEvent]) -> list[bytes]:
-        needs = [self._needs[raw.type] for raw in events]
-        asking = [place for place, of in enumerate(needs) if of]
-        found = [_NOTHING] * len(events)
-        if asking:
-            answers = self._scorer.score([events[place] for place in asking])
-            wanted = [needs[place] for place in asking]
-            for of, answer in zip(wanted, answers, strict=True):
-                if isinstance(answer, Failure) and "required" in of.values():
-                    raise Unavailable(f"enrichment API: {answer.detail}")
-            for place, enrichment in zip(asking, enrichments_of(wanted, answers), strict=True):
-                found[place] = enrichment
-        return found

@@ -1,7 +1,7 @@
 """The enricher's pure parts: validation, the request, the answer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enricher.answer import Answer, Enrichment, Failure, Why, answers_in, enrichments_of, request_of
+from enricher.answer import Answer, Enrichment, Failure, Why, answers_in, enrichment_of, request_of
 from enricher.stage import EnricherStage, validated
 from headrace import event, metrics
 from headrace.dead_letter import Invalid, Reason, Unavailable
@@ -98,14 +98,13 @@ def test_the_request_carries_the_data_as_it_came() -> None:
     }
 
 
-WANTED: list[dict[str, Need]] = [{"repurchase": "optional"}]
+WANTED: dict[str, Need] = {"repurchase": "optional"}
 
 
 def test_of_an_answer_goes_on_what_was_asked_for_and_what_the_stores_know() -> None:
     answers = answers_in(answer({"repurchase": {**SCORE, "features": "new", "more": [1]}, "other": SCORE}, {}), 2)
     assert not isinstance(answers, Failure)
-    found = enrichments_of([*WANTED, {}], answers)
-    assert [json.loads(one) for one in found] == [{"repurchase": {**SCORE, "features": "new"}}, {}]
+    assert json.loads(enrichment_of(WANTED, answers[0])) == {"repurchase": {**SCORE, "features": "new"}}
 
 
 @pytest.mark.parametrize("without", [{}, {"repurchase": None}])
@@ -114,25 +113,22 @@ def test_an_event_that_the_api_has_nothing_for_goes_on_and_is_counted(without: d
     before = counter.get()
     answers = answers_in(answer(without, {"repurchase": SCORE}), 2)
     assert not isinstance(answers, Failure)
-    assert [json.loads(one) for one in enrichments_of(WANTED * 2, answers)] == [{"repurchase": None}, {"repurchase": SCORE}]
+    assert [json.loads(enrichment_of(WANTED, one)) for one in answers] == [{"repurchase": None}, {"repurchase": SCORE}]
     assert counter.get() == before + 1
 
 
 def test_an_event_whose_enrichment_failed_is_marked_with_the_reason_and_counted() -> None:
     counter = metrics.ENRICHMENT_SKIPPED.labels("repurchase", "late")._value
     before = counter.get()
-    answers: list[Answer | Failure] = [
-        Failure(Why.LATE, "no whole answer"),
-        {"repurchase": Enrichment("repurchase", "1", 0.5)},
-        Failure(Why.LATE, "no whole answer"),
-    ]
-    needs: list[dict[str, Need]] = [*WANTED * 2, {"repurchase": "optional", "b": "optional"}]
-    found = [json.loads(one) for one in enrichments_of(needs, answers)]
-    assert found == [
-        {"repurchase": None, "enrichment_skipped": {"repurchase": "late"}},
-        {"repurchase": SCORE},
-        {"repurchase": None, "b": None, "enrichment_skipped": {"repurchase": "late", "b": "late"}},
-    ]
+    late = Failure(Why.LATE, "no whole answer")
+    assert json.loads(enrichment_of(WANTED, late)) == {"repurchase": None, "enrichment_skipped": {"repurchase": "late"}}
+    assert json.loads(enrichment_of({**WANTED, "b": "optional"}, late)) == {
+        "repurchase": None,
+        "b": None,
+        "enrichment_skipped": {"repurchase": "late", "b": "late"},
+    }
+    with pytest.raises(Unavailable, match="enrichment API: no whole answer"):
+        enrichment_of({**WANTED, "b": "required"}, late)
     assert counter.get() == before + 2
 
 
@@ -180,9 +176,9 @@ class Recorder:
         self.asked: list[list[str]] = []
         self.published: list[dict[str, Any]] = []
 
-    def score(self, events: Sequence[RawEvent]) -> list[Answer | Failure]:
+    def score(self, events: Sequence[RawEvent]) -> Iterator[Answer | Failure]:
         self.asked.append([one.id for one in events])
-        return [self.answer_of(one.id) for one in events]
+        return iter([self.answer_of(one.id) for one in events])
 
     def answer_of(self, id: str) -> Answer | Failure:
         return {"repurchase": Enrichment(id, "1", 0.5)}

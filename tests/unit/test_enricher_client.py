@@ -55,10 +55,10 @@ def too_much(connection: socket.socket, events: list[Json]) -> None:
 @pytest.mark.parametrize(
     ("behave", "why", "detail"),
     [
-        (sends(), Why.NO_ANSWER, "without sending a response"),
-        (sends(b"\x00\xff\xfe no HTTP at all\r\n\r\n"), Why.NO_ANSWER, "illegal status line"),
-        (sends(http(b'{"enrichments": [', length=1000)), Why.NO_ANSWER, "without sending complete"),  # cut in the middle of the body
-        (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"enr"), Why.NO_ANSWER, "incomplete"),
+        (sends(), Why.NO_ANSWER, "without response"),
+        (sends(b"\x00\xff\xfe no HTTP at all\r\n\r\n"), Why.NO_ANSWER, "no HTTP at all"),
+        (sends(http(b'{"enrichments": [', length=1000)), Why.NO_ANSWER, "IncompleteRead"),  # cut in the middle of the body
+        (sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"enr"), Why.NO_ANSWER, "IncompleteRead"),
         (sends(http(b'{"code": "x"}', "500 Internal Server Error")), Why.STATUS, 'status 500: {"code": "x"}'),
         (sends(http(b"why", "503 Service Unavailable")), Why.STATUS, "status 503: why"),
         (sends(http(b"", "204 No Content")), Why.STATUS, "status 204"),
@@ -78,20 +78,20 @@ def test_whatever_comes_instead_of_an_answer_has_a_reason_and_the_next_request_i
 ) -> None:
     with scripted_api(behave) as api:
         asking = client(api)
-        failures = asking.score(EVENTS)
+        failures = list(asking.score(EVENTS))
         assert len(failures) == 3
         assert {type(one) for one in failures} == {Failure}
         first: Any = failures[0]
         assert first.why is why
         assert detail in first.detail
         api.behave = well
-        assert asking.score(EVENTS) == [GOOD] * 3
+        assert list(asking.score(EVENTS)) == [GOOD] * 3
 
 
 def test_a_port_where_nobody_listens_has_a_reason() -> None:
     with scripted_api() as api:
         api.close()
-        (failure,) = client(api).score(EVENTS[:1])
+        (failure,) = list(client(api).score(EVENTS[:1]))
     assert isinstance(failure, Failure)
     assert failure.why is Why.NO_ANSWER
 
@@ -108,14 +108,39 @@ def test_a_port_where_nobody_listens_has_a_reason() -> None:
 def test_the_deadline_holds_however_slowly_an_answer_comes(behave: Callable[[socket.socket, list[Json]], None]) -> None:
     with scripted_api(behave) as api:
         asking = client(api, deadline=0.3)
-        failures = asking.score(EVENTS)
+        failures = list(asking.score(EVENTS))
         assert [one.why for one in failures if isinstance(one, Failure)] == [Why.LATE] * 3
         api.behave = well
-        assert asking.score(EVENTS) == [GOOD] * 3
+        assert list(asking.score(EVENTS)) == [GOOD] * 3
 
 
 def stays_silent(connection: socket.socket) -> None:
     connection.recv(1)  # until the client closes it
+
+
+def closes(connection: socket.socket, events: list[Json]) -> None:
+    """As a server whose patience with idle connections has just ended: it does not say so in its response."""
+    well(connection, events)
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def until_the_end(connection: socket.socket, events: list[Json]) -> None:
+    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + scores(events))
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def in_chunks(connection: socket.socket, events: list[Json]) -> None:
+    body = scores(events)
+    parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:10], body[10:]))
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("behave", [closes, until_the_end, in_chunks])
+def test_whatever_http_allows_is_an_answer(behave: Callable[[socket.socket, list[Json]], None]) -> None:
+    with scripted_api(behave) as api:
+        asking = client(api)
+        for _ in range(5):
+            assert list(asking.score(EVENTS)) == [GOOD] * 3
 
 
 def test_a_large_batch_goes_in_several_requests_and_each_fails_alone() -> None:
@@ -125,7 +150,7 @@ def test_a_large_batch_goes_in_several_requests_and_each_fails_alone() -> None:
         connection.sendall(http(b"why", "500 Internal Server Error") if events[0]["id"] == "p1000" else http(scores(events)))
 
     with scripted_api(second_fails) as api:
-        found = client(api).score(many)
+        found = list(client(api).score(many))
         assert sorted(len(asked) for asked in api.asked) == [500, 1000, 1000]
         assert sorted(id for asked in api.asked for id in asked) == sorted(one.id for one in many)
     assert found[:1000] + found[2000:] == [GOOD] * 1500
@@ -137,23 +162,23 @@ def test_an_api_that_is_down_is_not_asked_but_for_probes_and_asked_again_after_o
         clock = [0.0]
         asking = EnrichmentApi(api.url, 5.0, CircuitBreaker(2, 10.0, lambda: clock[0]))
         for _ in range(2):
-            assert [one.why for one in asking.score(EVENTS) if isinstance(one, Failure)] == [Why.STATUS] * 3
+            assert [one.why for one in list(asking.score(EVENTS)) if isinstance(one, Failure)] == [Why.STATUS] * 3
         assert metrics.CIRCUIT_OPEN._value.get() == 1
         for _ in range(5):
-            assert [one.why for one in asking.score(EVENTS) if isinstance(one, Failure)] == [Why.CIRCUIT_OPEN] * 3
+            assert [one.why for one in list(asking.score(EVENTS)) if isinstance(one, Failure)] == [Why.CIRCUIT_OPEN] * 3
         assert len(api.asked) == 2
 
         clock[0] = 10.0  # a probe, which fails
-        asking.score(EVENTS)
+        list(asking.score(EVENTS))
         _eventually(lambda: len(api.asked) == 3)
-        asking.score(EVENTS)
+        list(asking.score(EVENTS))
         assert len(api.asked) == 3
 
         api.behave = well
         clock[0] = 25.0  # a probe, which succeeds
-        assert [one.why for one in asking.score(EVENTS) if isinstance(one, Failure)] == [Why.CIRCUIT_OPEN] * 3
+        assert [one.why for one in list(asking.score(EVENTS)) if isinstance(one, Failure)] == [Why.CIRCUIT_OPEN] * 3
         _eventually(lambda: metrics.CIRCUIT_OPEN._value.get() == 0)
-        assert asking.score(EVENTS) == [GOOD] * 3
+        assert list(asking.score(EVENTS)) == [GOOD] * 3
         assert len(api.asked) == 5
 
 

@@ -119,6 +119,7 @@ def _measure(consumer: str, topics: Topics, namespace: str, count: int, answer: 
         }
         if consumer == "enricher_scored":
             figures["enrichment_api_events_per_processor_s"] = round((now - first) / of_api)
+            figures["enricher_scored_events_without_score"] = _without_score()
         answer.send(figures)
         stop.set()
 
@@ -130,6 +131,14 @@ def _api_seconds() -> float:
     """Processor seconds of the platform's enrichment API up to now."""
     lines = httpx.get(f"{os.environ['ENRICHMENT_API_URL']}/metrics").text.splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith("process_cpu_seconds_total ")))
+
+
+def _without_score() -> int:
+    """How many of this process's events went on without: more than a few, and the measurement is one of something else."""
+    from headrace.metrics import ENRICHMENT_SKIPPED, NOT_ENRICHED
+
+    samples = (sample for metric in (ENRICHMENT_SKIPPED, NOT_ENRICHED) for of in metric.collect() for sample in of.samples)
+    return round(sum(sample.value for sample in samples if sample.name.endswith("_total")))
 
 
 def measured(consumer: str, count: int) -> Mapping[str, int]:

@@ -17,6 +17,7 @@ from headrace.event import RawEvent
 
 MOST_EVENTS = 1000  # in one request: the enrichment API's own limit
 _AT_A_TIME = 2  # one is scored while the other is on its way
+_LOOKING_UP = 0.5  # seconds: what a thread may be late whose look-up of the host's name, which knows no deadline, hangs
 _MOST_BYTES = 10_000  # of an answer, for each event asked about
 
 Found = Sequence[Answer] | Failure  # for a request
@@ -27,7 +28,10 @@ class EnrichmentApi:
 
     def __init__(self, url: str, deadline_seconds: float, breaker: CircuitBreaker) -> None:
         self._deadline = deadline_seconds
+        self._late: Found = Failure(Why.LATE, f"no whole answer within {deadline_seconds} s")
         self._breaker = breaker
+        self._probe: Future[Found] = Future()
+        self._probe.set_result([])
         self._log = structlog.get_logger()
         self._pool = ThreadPoolExecutor(_AT_A_TIME, "enrichment-api")
         self._connections: SimpleQueue[Connection] = SimpleQueue()
@@ -43,17 +47,21 @@ class EnrichmentApi:
         until = time.monotonic() + self._deadline
         if self._breaker.closed:
             chunks = [events[start : start + MOST_EVENTS] for start in range(0, len(events), MOST_EVENTS)]
-            return self._answers([(len(chunk), self._pool.submit(self._ask, chunk, until)) for chunk in chunks])
-        if self._breaker.may_probe():
-            probe = self._pool.submit(self._ask, events[:MOST_EVENTS], until)
-            probe.add_done_callback(lambda done: self._judge(done.result()))
+            return self._answers([(len(chunk), self._pool.submit(self._ask, chunk, until)) for chunk in chunks], until)
+        if self._probe.done() and self._breaker.may_probe():
+            self._probe = self._pool.submit(self._ask, events[:MOST_EVENTS], until)
+            self._probe.add_done_callback(lambda done: self._judge(done.result()))
         failure = Failure(Why.CIRCUIT_OPEN, "it failed again and again, so it is not asked but for a probe now and then")
         return iter([failure] * len(events))
 
-    def _answers(self, asked: Sequence[tuple[int, Future[Found]]]) -> Iterator[Answer | Failure]:
-        good = True
+    def _answers(self, asked: Sequence[tuple[int, Future[Found]]], until: float) -> Iterator[Answer | Failure]:
+        good, found = True, self._late
         for count, answers in asked:
-            found = answers.result()
+            try:
+                found = answers.result(max(0.0, until + _LOOKING_UP - time.monotonic()))
+            except TimeoutError:
+                answers.cancel()
+                found = self._late
             if isinstance(found, Failure):
                 if good:  # a batch counts once
                     self._judge(found)
@@ -69,7 +77,7 @@ class EnrichmentApi:
         try:
             status, body = connection.post("/v1/score", request_of(events), _MOST_BYTES * len(events), until)
         except TimeoutError:
-            return Failure(Why.LATE, f"no whole answer within {self._deadline} s")
+            return self._late
         except TooLong as error:
             return Failure(Why.BAD_ANSWER, str(error))
         except (OSError, HTTPException) as error:

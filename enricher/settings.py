@@ -18,4 +18,4 @@ class EnricherSettings(service.ConsumerSettings):
     max_batch_seconds: float = Field(default=0.2, gt=0)
     scoring_timeout_seconds: float = Field(default=5.0, gt=0)
     breaker_failures: int = Field(default=3, ge=1)
-    breaker_seconds: float = Field(default=10.0, gt=0)
+    breaker_seconds: float = Field(default=2.0, gt=0)

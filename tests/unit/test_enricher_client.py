@@ -1,6 +1,7 @@
 """The client of the enrichment API against servers that answer well, badly, slowly or not at all; and when it asks no more."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -112,6 +113,16 @@ def test_the_deadline_holds_however_slowly_an_answer_comes(behave: Callable[[soc
         assert [one.why for one in failures if isinstance(one, Failure)] == [Why.LATE] * 3
         api.behave = well
         assert list(asking.score(EVENTS)) == [GOOD] * 3
+
+
+def test_the_deadline_holds_where_the_name_of_the_host_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, looked_up = threading.Event(), list[bool]()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: looked_up.append(over.wait(60)))
+    asking = EnrichmentApi("http://enrichment.example:8010", 0.2, CircuitBreaker(1000, 1000.0))
+    failures = list(asking.score([purchase(f"p{n}") for n in range(5000)]))
+    assert [one.why for one in failures if isinstance(one, Failure)] == [Why.LATE] * 5000
+    assert looked_up == []
+    over.set()
 
 
 def stays_silent(connection: socket.socket) -> None:

@@ -2,8 +2,7 @@
 
 Each consumer runs as a process of its own on topics (and lake tables) of its own, so the platform's data stays as it is; documents go
 into today's index under the source `benchmark`, and are removed afterwards. The clock runs from the first batch made final to the last.
-The enricher runs twice: with events that ask for no enrichment (validation alone), and with purchases, each scored by the platform's
-enrichment API.
+Events ask for no enrichment: the enrichment API has a measurement of its own.
 """
 
 import argparse
@@ -40,11 +39,7 @@ _DATA = json.dumps(
         "session_id": "0b8a1c52d6b04f2f",
     }
 ).encode()
-_PURCHASE = (
-    b'{"order_id": "o-%d", "quantity": %d, "amount_usd": %d.99, "session_id": "0b8a1c52d6b04f2f", "page": "https://shop.example.com/cart"}'
-)
-_CUSTOMERS = 20_000
-_SETTINGS = {"enricher": "ENRICHER", "enricher_scored": "ENRICHER", "realtime": "REALTIME_LOADER", "batch": "BATCH_LOADER"}
+_SETTINGS = {"enricher": "ENRICHER", "realtime": "REALTIME_LOADER", "batch": "BATCH_LOADER"}
 
 
 class _Lake(lake.LakeSettings, Settings):
@@ -65,10 +60,7 @@ def _fill(topics: Topics, consumer: str, count: int) -> None:
             data=msgspec.Raw(_DATA),
             receipt=Receipt(collector_id="benchmark", protocol="cloudevents"),
         )
-        if consumer == "enricher_scored":
-            raw.type, raw.dataschema, raw.subject = "purchase", "purchase/1-0-0", f"{number % _CUSTOMERS:05d}"
-            raw.data = msgspec.Raw(_PURCHASE % (number, 1 + number % 5, number % 90))
-        if consumer.startswith("enricher"):
+        if consumer == "enricher":
             producer.produce(topics.raw, event.encode(raw), event.identity_key(_SOURCE, raw.id))
         else:
             enriched = EnrichedEvent(**msgspec.structs.asdict(raw), enriched_at=now)
@@ -78,7 +70,7 @@ def _fill(topics: Topics, consumer: str, count: int) -> None:
 
 def _built(consumer: str, stop: threading.Event, topics: Topics, namespace: str) -> Callable[[], None]:
     os.environ[f"{_SETTINGS[consumer]}_GROUP"] = f"{topics.prefix}group"
-    if consumer.startswith("enricher"):
+    if consumer == "enricher":
         from enricher.main import build as enricher
         from enricher.settings import EnricherSettings
 
@@ -106,39 +98,22 @@ def _measure(consumer: str, topics: Topics, namespace: str, count: int, answer: 
 
         while not done():
             time.sleep(0.005)
-        first, began, used, of_api = done(), time.perf_counter(), time.process_time(), _api_seconds()
+        first, began, used = done(), time.perf_counter(), time.process_time()
         while (now := done()) < count:
             time.sleep(0.005)
         seconds, processor = time.perf_counter() - began, time.process_time() - used
-        of_api = _api_seconds() - of_api
         memory = psutil.Process().memory_info().rss
-        figures = {
-            f"{consumer}_events_per_s": round((now - first) / seconds),
-            f"{consumer}_events_per_processor_s": round((now - first) / processor),
-            f"{consumer}_rss_mb": round(memory / 1e6),
-        }
-        if consumer == "enricher_scored":
-            figures["enrichment_api_events_per_processor_s"] = round((now - first) / of_api)
-            figures["enricher_scored_events_without_score"] = _without_score()
-        answer.send(figures)
+        answer.send(
+            {
+                f"{consumer}_events_per_s": round((now - first) / seconds),
+                f"{consumer}_events_per_processor_s": round((now - first) / processor),
+                f"{consumer}_rss_mb": round(memory / 1e6),
+            }
+        )
         stop.set()
 
     threading.Thread(target=watch, daemon=True).start()
     serve()
-
-
-def _api_seconds() -> float:
-    """Processor seconds of the platform's enrichment API up to now."""
-    lines = httpx.get(f"{os.environ['ENRICHMENT_API_URL']}/metrics").text.splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("process_cpu_seconds_total ")))
-
-
-def _without_score() -> int:
-    """How many of this process's events went on without: more than a few, and the measurement is one of something else."""
-    from headrace.metrics import ENRICHMENT_SKIPPED, NOT_ENRICHED
-
-    samples = (sample for metric in (ENRICHMENT_SKIPPED, NOT_ENRICHED) for of in metric.collect() for sample in of.samples)
-    return round(sum(sample.value for sample in samples if sample.name.endswith("_total")))
 
 
 def measured(consumer: str, count: int) -> Mapping[str, int]:
@@ -187,21 +162,17 @@ def main() -> None:
     """Measure, print a table, and write it to benchmarks/results/loaders.json."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--events", type=int, default=200_000, help="for the enricher and the batch loader (default 200,000)")
-    arguments.add_argument("--only", choices=_SETTINGS, help="measure one consumer, print and write nothing else")
     arguments.add_argument("--documents", type=int, default=40_000, help="for the real-time loader (default 40,000)")
     said = arguments.parse_args()
     use_env_file()
-    counts = {"enricher": said.events, "enricher_scored": said.events, "realtime": said.documents, "batch": said.events}
+    counts = {"enricher": said.events, "realtime": said.documents, "batch": said.events}
     figures: dict[str, int] = {}
     for consumer, count in counts.items():
-        if said.only in (None, consumer):
-            figures |= measured(consumer, count)
+        figures |= measured(consumer, count)
     table = Table("figure", "value")
     for name, value in figures.items():
         table.add_row(name, f"{value:,}")
     Console().print(table)
-    if said.only:
-        return
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")
 

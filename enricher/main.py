@@ -24,7 +24,6 @@ def build(settings: EnricherSettings, stop: threading.Event, topics: service.Top
     breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
     api = EnrichmentApi(settings.enrichment_api_url, settings.scoring_timeout_seconds, breaker)
     stage = EnricherStage(Registry.load(settings.schemas_dir), api, progress.publish, topics.enriched)
-    service.spare_the_collector()
     return Runner(
         service=NAME,
         consumer=consumer,

@@ -16,6 +16,6 @@ class EnricherSettings(service.ConsumerSettings):
     max_batch_messages: int = Field(default=10_000, ge=1)
     max_batch_bytes: int = Field(default=16_000_000, ge=1)
     max_batch_seconds: float = Field(default=0.2, gt=0)
-    scoring_timeout_seconds: float = Field(default=5.0, gt=0)
+    scoring_timeout_seconds: float = Field(default=5.0, gt=0, le=30)  # the transaction, which is open meanwhile, has 60
     breaker_failures: int = Field(default=3, ge=1)
     breaker_seconds: float = Field(default=2.0, gt=0)

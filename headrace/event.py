@@ -23,7 +23,7 @@ class Receipt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True, gc=
     user_agent: str | None = None
 
 
-class RawEvent(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):  # gc: events hold nothing that could hold them
+class RawEvent(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """An event as the collector wrote it to `events.raw`.
 
     `time` and `received_at` are RFC 3339 in UTC with a `Z`; `dataschema` is a schema ref such as `purchase/1-0-0`;

@@ -106,15 +106,6 @@ def _quiet() -> logging.Logger:
     return logger
 
 
-def spare_the_collector() -> None:
-    """Call once all is built. What a batch holds dies with its last reference, so a search for cycles through it finds nothing, each time
-    at the price of looking at it and at all that was imported: a fifth of a consumer's work. Cycles (of exceptions) wait a little longer.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
-
-
 def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event], Callable[[], None]]) -> None:
     """Run a service until SIGTERM or SIGINT (exit code 0) or until it cannot go on (exit code 1 and one line that says why).
 
@@ -127,6 +118,7 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     try:
         observability.serve_metrics(settings.bind_host, settings.metrics_port)
         serve = build(stop)
+        spare_the_collector()
         log.info("started", group=settings.group, instance=settings.instance)
         serve()
     except PlanError as error:
@@ -138,6 +130,12 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     except OSError as error:
         _end(log, "cannot start", f"{error.strerror or error} (metrics on {settings.bind_host}:{settings.metrics_port})")
     log.info("stopped")
+
+
+def spare_the_collector() -> None:
+    """Let Python not search for cycles, again and again, in what stays for good and in batches, which have none."""
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 def _end(log: structlog.typing.FilteringBoundLogger, what: str, why: str) -> None:

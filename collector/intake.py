@@ -1,7 +1,8 @@
 """What both protocols do with a request once its events are read: accept, write, count."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 from collector import metrics
@@ -54,8 +55,25 @@ class Intake:
                 metrics.OVER_QUOTA.labels(key.id).inc()
                 raise
 
-    async def take(self, outcome: Outcome, sending: Sending) -> Taken:
-        """Write what became of the events. Raises Unavailable."""
+    def take(self, outcome: Outcome, sending: Sending) -> Awaitable[Taken]:
+        """Write what became of the events. Raises Unavailable. Where all is good, it does not hold them while it waits for Kafka."""
+        if outcome.rejected or not outcome.messages or not self.outbox.takes(outcome.messages):
+            return self._put(outcome, sending)
+        done: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        taken = Taken(len(outcome.messages), ())
+
+        def told(problem: Unavailable | None) -> None:
+            if done.done():
+                return
+            if problem is None:
+                done.set_result(taken)
+            else:
+                done.set_exception(problem)
+
+        self.begin(outcome.messages, sending.receipt.protocol, told)
+        return done
+
+    async def _put(self, outcome: Outcome, sending: Sending) -> Taken:
         await self.outbox.put(outcome.messages, [_keyed(rejection) for rejection in outcome.rejected])
         protocol = sending.receipt.protocol
         accepted = len(outcome.messages)
@@ -65,11 +83,12 @@ class Intake:
         return Taken(accepted, outcome.rejected)
 
     def begin(self, messages: Sequence[Keyed], protocol: str, tell: Tell) -> None:
-        """Write accepted events, where the outbox takes them, and `tell` what came of it."""
+        """Write accepted events, where the outbox takes them, and `tell` what came of it. Meanwhile nothing here holds them."""
+        count = len(messages)
 
         def told(problem: Unavailable | None) -> None:
             if problem is None:
-                metrics.accepted(protocol).inc(len(messages))
+                metrics.accepted(protocol).inc(count)
             tell(problem)
 
         self.outbox.begin(messages, told)

@@ -38,7 +38,9 @@ from headrace.registry import PlanError, Registry
 _BACKLOG = 2048  # connections that wait to be taken
 _GRACE = 5.0  # seconds that requests get, over Kafka's deadline, when the collector is told to stop
 
-_M_MMAP_THRESHOLD = -3  # of <malloc.h>
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of <malloc.h>
+_ARENAS = 2
+_READ_BYTES = 65_536  # that gRPC reads of a connection at once: it would go up to 4 MB, of which a small part may hold the whole
 _OWN_PAGES = 65_536  # bytes from which on
 
 _log = structlog.get_logger()
@@ -153,7 +155,9 @@ def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tup
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", settings.max_request_bytes),
+            ("grpc.max_allowed_incoming_connections", settings.max_grpc_connections),
             ("grpc.so_reuseport", int(bool(workers.number()))),
+            ("grpc.experimental.tcp_max_read_chunk_size", _READ_BYTES),
             ("grpc.http2.bdp_probe", 0),  # it would let what arrives of a message that nobody reads yet grow to megabytes
         ],
         maximum_concurrent_rpcs=settings.max_grpc_calls,
@@ -188,9 +192,14 @@ def _quieten_gc() -> None:
 
 
 def _give_memory_back() -> None:
-    """Let bodies lie in pages of their own, which go back when they are freed: glibc's heap would keep the most there ever was."""
+    """Let bodies lie in pages of their own, which go back when they are freed: glibc's heap would keep the most there ever was.
+
+    And let gRPC's threads share few heaps, of which each would keep its own.
+    """
     with contextlib.suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
+        library.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def main() -> None:

@@ -203,8 +203,9 @@ class Rest:
             await self._intake.refuse_body(outcome, body, sending)
             raise Refused(400, outcome.reason, outcome.detail)
         self._intake.charge(key, len(outcome.messages) + len(outcome.rejected), len(body))
-        del body  # it may wait for Kafka long, and it may be large
-        return _told(await self._intake.take(outcome, sending))
+        writing = self._intake.take(outcome, sending)
+        del body, outcome  # it may wait for Kafka long, and they may be large
+        return _told(await writing)
 
     @staticmethod
     def _presented(request: Request) -> str | None:

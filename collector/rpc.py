@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -122,16 +122,19 @@ class Rpc:
 
     async def _taken(self, body: bytes, key: Key, sending: Sending) -> Taken:
         """Raises Invalid where `body` is no PublishRequest; its bytes are a dead letter then."""
-        fast = self._intake.fast
-        outcome = fast.protobuf(body, self._event, sending) if fast else None
         try:
-            outcome = outcome or self._ordinary(body, sending)
+            writing = self._begun(body, key, sending)
         except Invalid as problem:
             self._intake.charge(key, 1, len(body))
             await self._intake.refuse_body(problem, body, sending)
             raise
+        return await writing
+
+    def _begun(self, body: bytes, key: Key, sending: Sending) -> Awaitable[Taken]:
+        fast = self._intake.fast
+        outcome = (fast.protobuf(body, self._event, sending) if fast else None) or self._ordinary(body, sending)
         self._intake.charge(key, len(outcome.messages) + len(outcome.rejected), len(body))
-        return await self._intake.take(outcome, sending)
+        return self._intake.take(outcome, sending)
 
     def _ordinary(self, body: bytes, sending: Sending) -> Outcome:
         try:

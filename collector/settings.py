@@ -48,6 +48,7 @@ class CollectorSettings(KafkaSettings):
     linger_ms: float = Field(2, ge=0, le=1000)
     max_held_bytes: int = Field(32_000_000, ge=1_000_000)
     max_grpc_calls: int = Field(256, ge=1)
+    max_grpc_connections: int = Field(256, ge=1)
     spool_dir: str = ""
     spool_max_bytes: int = Field(1_000_000_000, ge=10_000_000)
     workers: int = Field(1, ge=1, le=64)

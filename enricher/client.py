@@ -1,99 +1,100 @@
-"""The client of the enrichment API: one request for each batch."""
+"""The client of the enrichment API: several requests for each batch, one deadline for all of them."""
 
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
+from http.client import HTTPException
+from queue import SimpleQueue
 
-import httpx
-import msgspec
+import structlog
 
+from enricher.answer import Answer, Failure, Why, answers_in, request_of
+from enricher.breaker import CircuitBreaker
+from enricher.connection import Connection, TooLong
 from headrace import metrics
-from headrace.dead_letter import Unavailable
 from headrace.event import RawEvent
 
+MOST_EVENTS = 1000  # in one request: the enrichment API's own limit
+_AT_A_TIME = 2  # one is scored while the other is on its way
+_LOOKING_UP = 0.5  # seconds: what a thread may be late whose look-up of the host's name, which knows no deadline, hangs
+_MOST_BYTES = 10_000  # of an answer, for each event asked about
 
-class _Asked(msgspec.Struct):
-    id: str
-    source: str
-    type: str
-    time: str
-    subject: str | None
-    data: msgspec.Raw
-
-
-class _Request(msgspec.Struct):
-    events: list[_Asked]
-
-
-class _Answer(msgspec.Struct):
-    enrichments: list[dict[str, msgspec.Raw]]
-
-
-class _Score(msgspec.Struct):
-    """What every enrichment says of itself; it may say more."""
-
-    model: str
-    version: str
-    score: float
-
-
-_NULL = msgspec.Raw(b"null")
-
-_encode = msgspec.json.Encoder().encode
-_answer = msgspec.json.Decoder(_Answer)
-_score = msgspec.json.Decoder(_Score)
-
-
-def request_of(events: Sequence[RawEvent]) -> bytes:
-    """The body of a scoring request."""
-    asked = [_Asked(event.id, event.source, event.type, event.time, event.subject, event.data) for event in events]
-    return _encode(_Request(asked))
-
-
-def enrichments_in(body: bytes, wanted: Sequence[Sequence[str]]) -> list[bytes]:
-    """One JSON object for each event from the API's answer: the enrichments that are `wanted` for it, and no others.
-
-    One that the API has none of for this event is null there: the event goes on without it, and NOT_ENRICHED counts it. Raises
-    Unavailable where the answer is not what was asked for: such an API is out of order, and the events are not to blame.
-    """
-    try:
-        answers = _answer.decode(body).enrichments
-    except msgspec.DecodeError as error:
-        raise Unavailable(f"enrichment API: its answer is no list of enrichments: {error}") from error
-    if len(answers) != len(wanted):
-        raise Unavailable(f"enrichment API: {len(answers)} enrichments for {len(wanted)} events")
-    return [_checked(answer, names) for answer, names in zip(answers, wanted, strict=True)]
-
-
-def _checked(answer: dict[str, msgspec.Raw], names: Sequence[str]) -> bytes:
-    parts = []
-    for name in names:
-        raw = answer.get(name, _NULL)
-        if raw == _NULL:
-            metrics.NOT_ENRICHED.labels(name).inc()
-            parts.append(b'"%b":null' % name.encode())
-            continue
-        try:
-            score = _score.decode(raw).score
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"enrichment API: {name}: {error}") from error
-        if not math.isfinite(score):
-            raise Unavailable(f"enrichment API: {name}: score {score} is no finite number")
-        parts.append(b'"%b":%b' % (name.encode(), bytes(raw)))
-    return b"{" + b",".join(parts) + b"}"
+Found = Sequence[Answer] | Failure  # for a request
 
 
 class EnrichmentApi:
-    """`score` is the one call. `http` is closed by whoever made it."""
+    """`score` is the one call."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    def __init__(self, url: str, deadline_seconds: float, breaker: CircuitBreaker) -> None:
+        self._deadline = deadline_seconds
+        self._late: Found = Failure(Why.LATE, f"no whole answer within {deadline_seconds} s")
+        self._breaker = breaker
+        self._probe: Future[Found] = Future()
+        self._probe.set_result([])
+        self._log = structlog.get_logger()
+        self._pool = ThreadPoolExecutor(_AT_A_TIME, "enrichment-api")
+        self._connections: SimpleQueue[Connection] = SimpleQueue()
+        for _ in range(_AT_A_TIME):
+            self._connections.put(Connection(url))
 
-    def score(self, events: Sequence[RawEvent], wanted: Sequence[Sequence[str]]) -> list[bytes]:
-        """One JSON object for each of at most 1,000 `events`, in order. Raises Unavailable for whatever keeps it from that."""
+    def score(self, events: Sequence[RawEvent]) -> Iterator[Answer | Failure]:
+        """What the API says of each of `events`, in order, as it comes, within the deadline. Raises nothing that is the API's fault.
+
+        All requests are under way before the first answer is waited for. While the circuit is open there are none; now and then the
+        first events go out as a probe then, whose answer decides whether the next batch is asked about.
+        """
+        until = time.monotonic() + self._deadline
+        if self._breaker.closed:
+            chunks = [events[start : start + MOST_EVENTS] for start in range(0, len(events), MOST_EVENTS)]
+            return self._answers([(len(chunk), self._pool.submit(self._ask, chunk, until)) for chunk in chunks], until)
+        if self._probe.done() and self._breaker.may_probe():
+            self._probe = self._pool.submit(self._ask, events[:MOST_EVENTS], until)
+            self._probe.add_done_callback(lambda done: self._judge(done.result()))
+        failure = Failure(Why.CIRCUIT_OPEN, "it failed again and again, so it is not asked but for a probe now and then")
+        return iter([failure] * len(events))
+
+    def _answers(self, asked: Sequence[tuple[int, Future[Found]]], until: float) -> Iterator[Answer | Failure]:
+        good, found = True, self._late
+        for count, answers in asked:
+            try:
+                found = answers.result(max(0.0, until + _LOOKING_UP - time.monotonic()))
+            except TimeoutError:
+                answers.cancel()
+                found = self._late
+            if isinstance(found, Failure):
+                if good:  # a batch counts once
+                    self._judge(found)
+                good = False
+                yield from [found] * count
+            else:
+                yield from found
+        if good:
+            self._judge(found)
+
+    def _ask(self, events: Sequence[RawEvent], until: float) -> Found:
+        connection = self._connections.get()
         try:
-            response = self._http.post("/v1/score", content=request_of(events), headers={"content-type": "application/json"})
-        except httpx.HTTPError as error:
-            raise Unavailable(f"enrichment API at {self._http.base_url}: {error or type(error).__name__}") from error
-        if response.status_code != httpx.codes.OK:
-            raise Unavailable(f"enrichment API at {self._http.base_url}: status {response.status_code}: {response.text[:200]}")
-        return enrichments_in(response.content, wanted)
+            status, body = connection.post("/v1/score", request_of(events), _MOST_BYTES * len(events), until)
+        except TimeoutError:
+            return self._late
+        except TooLong as error:
+            return Failure(Why.BAD_ANSWER, str(error))
+        except (OSError, HTTPException) as error:
+            return Failure(Why.NO_ANSWER, str(error) or type(error).__name__)
+        finally:
+            self._connections.put(connection)
+        if status != HTTPStatus.OK:
+            return Failure(Why.STATUS, f"status {status}: {body[:200].decode(errors='replace')}")
+        return answers_in(body, len(events))
+
+    def _judge(self, found: Found) -> None:
+        before = self._breaker.closed
+        if isinstance(found, Failure):
+            self._breaker.failed()
+            self._log.warning("enrichment API failed", why=found.why, detail=found.detail, asked_again=self._breaker.closed)
+        else:
+            self._breaker.succeeded()
+            if not before:
+                self._log.info("enrichment API answers again")
+        metrics.CIRCUIT_OPEN.set(not self._breaker.closed)

@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable
 
-import httpx
-
+from enricher.breaker import CircuitBreaker
 from enricher.client import EnrichmentApi
 from enricher.settings import EnricherSettings
 from enricher.stage import EnricherStage
@@ -22,7 +21,8 @@ def build(settings: EnricherSettings, stop: threading.Event, topics: service.Top
     consumer = service.consumer(settings)
     producer = service.producer(settings, transactional_id=f"{settings.group}-{settings.instance}", transaction_timeout_ms=60_000)
     progress = TransactionProgress(consumer, producer, topics.dead_letter(NAME))
-    api = EnrichmentApi(httpx.Client(base_url=settings.enrichment_api_url, timeout=settings.scoring_timeout_seconds))
+    breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
+    api = EnrichmentApi(settings.enrichment_api_url, settings.scoring_timeout_seconds, breaker)
     stage = EnricherStage(Registry.load(settings.schemas_dir), api, progress.publish, topics.enriched)
     return Runner(
         service=NAME,

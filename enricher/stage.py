@@ -1,10 +1,11 @@
-"""The enricher: whole validation of each event, one scoring request for each batch, out to `events.enriched`."""
+"""The enricher: whole validation of each event, scoring of those that want it, out to `events.enriched`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from enricher.answer import Answer, Failure, enrichment_of
 from headrace import event
 from headrace.dead_letter import Invalid, Reason
 from headrace.event import EnrichedEvent, RawEvent
@@ -12,12 +13,13 @@ from headrace.messages import MAX_VALUE_BYTES, Message, Rejected
 from headrace.registry import Registry
 
 _NOTHING = b"{}"
+_CHUNK = 1000
 
 
 class Scorer(Protocol):
     """`enricher.client.EnrichmentApi`, or what stands for it."""
 
-    def score(self, events: Sequence[RawEvent], wanted: Sequence[Sequence[str]]) -> list[bytes]: ...
+    def score(self, events: Sequence[RawEvent]) -> Iterator[Answer | Failure]: ...
 
 
 Publish = Callable[[str, list[dict[str, Any]]], None]
@@ -65,6 +67,7 @@ class EnricherStage:
 
     def __init__(self, registry: Registry, scorer: Scorer, publish: Publish, topic: str) -> None:
         self._registry = registry
+        self._needs = {name: of.enrichments for name, of in registry.types.items()}
         self._scorer = scorer
         self._publish = publish
         self._topic = topic
@@ -74,25 +77,23 @@ class EnricherStage:
         return validated(self._registry, message.value())
 
     def deliver(self, items: Sequence[tuple[Message, RawEvent]]) -> Sequence[Rejected]:
-        """Score those that ask for it, in one request, and publish all. Refused: what has become larger than Kafka takes."""
-        found = self._enrichments([raw for _, raw in items])
-        now, out, rejected = event.now(), [], []
-        for (message, raw), enrichment in zip(items, found, strict=True):
-            value = event.encode(enriched(raw, enrichment, now))
-            if len(value) > MAX_VALUE_BYTES:
-                detail = f"{len(value)} bytes with its enrichment; at most {MAX_VALUE_BYTES} go into {self._topic}"
-                rejected.append(Rejected(message, Reason.TOO_LARGE, detail))
-            else:
-                out.append({"key": event.identity_key(raw.source, raw.id), "value": value})
-        self._publish(self._topic, out)
-        return rejected
+        """Score those that want it, and publish all. Refused: what has become larger than Kafka takes.
 
-    def _enrichments(self, events: Sequence[RawEvent]) -> list[bytes]:
-        wanted = [self._registry.types[raw.type].enrich for raw in events]
-        asking = [place for place, names in enumerate(wanted) if names]
-        found = [_NOTHING] * len(events)
-        if asking:
-            scores = self._scorer.score([events[place] for place in asking], [wanted[place] for place in asking])
-            for place, score in zip(asking, scores, strict=True):
-                found[place] = score
-        return found
+        Raises Unavailable where an event does not get what it requires: the batch waits with it.
+        """
+        wanting = [raw for _, raw in items if self._needs[raw.type]]
+        answers = self._scorer.score(wanting) if wanting else iter(())
+        now, rejected = event.now(), []
+        for start in range(0, len(items), _CHUNK):  # the first go out while the enrichment API is at those behind
+            out = []
+            for message, raw in items[start : start + _CHUNK]:
+                needs = self._needs[raw.type]
+                enrichment = enrichment_of(needs, next(answers)) if needs else _NOTHING
+                value = event.encode(enriched(raw, enrichment, now))
+                if len(value) > MAX_VALUE_BYTES:
+                    detail = f"{len(value)} bytes with its enrichment; at most {MAX_VALUE_BYTES} go into {self._topic}"
+                    rejected.append(Rejected(message, Reason.TOO_LARGE, detail))
+                else:
+                    out.append({"key": event.identity_key(raw.source, raw.id), "value": value})
+            self._publish(self._topic, out)
+        return rejected

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
@@ -19,7 +19,7 @@ EVENT_TYPE = "purchase"  # the type that there is a model for
 _OFFSET = re.compile(r".*(?:[Zz]|[+-]\d\d:\d\d)", re.DOTALL)
 
 
-class Asked(msgspec.Struct):
+class Asked(msgspec.Struct, gc=False):
     """An event to be scored, as far as it matters here."""
 
     id: str
@@ -36,7 +36,7 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
     events: Annotated[list[Asked], msgspec.Meta(max_length=MAX_EVENTS)]
 
 
-class Enrichment(msgspec.Struct):
+class Enrichment(msgspec.Struct, gc=False):
     """A score with what it came from. `features` is "customer" where the customer's state counted, "new" where there is none, and
     "ahead" where the state in the lake is not older than the event (scored as a new customer's)."""
 
@@ -46,13 +46,14 @@ class Enrichment(msgspec.Struct):
     features: str
 
 
-class _Purchase(msgspec.Struct):
+class _Purchase(msgspec.Struct, gc=False):
     """What is read of `data`: by orjson, as the validator of the enricher reads it, so that both see the same (a key given twice, say)."""
 
     quantity: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
     amount_usd: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 
 
+_1970, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _BASES = {basis: basis.name.lower() for basis in Basis}
 
 
@@ -69,8 +70,8 @@ def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[d
             continue
         try:
             purchase = msgspec.convert(orjson.loads(bytes(event.data)), _Purchase)
-            time = utc(event.time)
-        except (msgspec.ValidationError, ValueError, OverflowError):
+            time = microseconds(event.time)
+        except (msgspec.ValidationError, ValueError):
             continue
         places.append(place)
         keys.append((event.source, event.subject or ""))
@@ -79,7 +80,7 @@ def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[d
     if not places:
         return answers
     quantity, amount_usd = np.array(purchases).T
-    rows, basis = features(np.array(times, "M8[us]"), quantity, amount_usd, customers.states(keys))
+    rows, basis = features(np.array(times, np.int64).view("M8[us]"), quantity, amount_usd, customers.states(keys))
     scores = model.score(rows).tolist()
     version = model.card.version
     for place, value, known in zip(places, scores, basis.tolist(), strict=True):
@@ -87,8 +88,8 @@ def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[d
     return answers
 
 
-def utc(text: str) -> datetime:
-    """The moment that RFC 3339 `text` says, in UTC, without a time zone. Raises ValueError or OverflowError where it says none."""
+def microseconds(text: str) -> int:
+    """The moment that RFC 3339 `text` says, since 1970 in UTC. Raises ValueError where it says none."""
     if not _OFFSET.fullmatch(text):
         raise ValueError(f"{text[:40]!r} has no offset from UTC")
-    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+    return (datetime.fromisoformat(text) - _1970) // _MICROSECOND

@@ -13,7 +13,13 @@ MESSAGES = Counter("headrace_messages", "Messages made final: delivered or dead-
 REJECTED = Counter("headrace_rejected", "Messages dead-lettered, by reason", ["reason"])
 BATCH_MESSAGES = Histogram("headrace_batch_messages", "Messages in a batch", buckets=(1, 10, 100, 1000, 10_000, 100_000))
 STEP_SECONDS = Histogram("headrace_step_seconds", "Time of a step of the loop: parse, deliver or commit (with dead letters)", ["step"])
-NOT_ENRICHED = Counter("headrace_not_enriched", "Events that went on without an enrichment of the plan", ["enrichment"])
+NOT_ENRICHED = Counter("headrace_not_enriched", "Events that the enrichment API has no enrichment of this name for", ["enrichment"])
+ENRICHMENT_SKIPPED = Counter(
+    "headrace_enrichment_skipped",
+    "Events without an optional enrichment, by why it failed (counted again where a batch is repeated)",
+    ["enrichment", "why"],
+)
+CIRCUIT_OPEN = Gauge("headrace_circuit_open", "1 while the enrichment API fails again and again and is not asked")
 WAITING = Gauge("headrace_waiting", "1 while something that we depend on is unavailable")
 LAG = Gauge("headrace_lag_messages", "Messages in a partition that are not read yet (transaction markers count)", ["topic", "partition"])
 

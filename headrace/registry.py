@@ -20,6 +20,10 @@ _NO_TYPES = {"examples", "collector"}  # other folders in the schemas' folder
 _TAKEN_TABLES = {"events", "quarantine", "dead_letters"}  # silver has a table of each type, and these
 _DETAIL_CHARS = 300
 
+Need = Literal["optional", "required"]
+SKIPPED = "enrichment_skipped"  # the member of an event's enrichment that says which are missing and why
+_ENRICHMENT = re.compile(r"[a-z][a-z0-9_]{0,49}")
+
 
 class PlanError(Exception):
     """The tracking plan cannot be used; `problems` has one sentence for each thing to mend."""
@@ -34,7 +38,8 @@ class EventType(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen
 
     `version` is the one that an event gets which names none. `aliases` are other names under which clients send it (the name of a
     Segment call or track event). `subject` says whether an event needs one. `pii` names fields of data that identify a person.
-    `enrich` names the enrichments asked for.
+    `enrich` names the enrichments asked for; one that is `required` is waited for, one that is `optional` (so where only names are
+    listed) is left out while the enrichment API fails.
     """
 
     version: str
@@ -43,7 +48,12 @@ class EventType(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen
     aliases: tuple[str, ...] = ()
     subject: Literal["required", "optional"] = "optional"
     pii: tuple[str, ...] = ()
-    enrich: tuple[str, ...] = ()
+    enrich: tuple[str, ...] | dict[str, Need] = ()
+
+    @property
+    def enrichments(self) -> dict[str, Need]:
+        """How much each enrichment asked for is needed, by name."""
+        return self.enrich if isinstance(self.enrich, dict) else dict.fromkeys(self.enrich, "optional")
 
 
 class _Plan(msgspec.Struct, forbid_unknown_fields=True):
@@ -165,6 +175,11 @@ def _check_type(plan: Path, folder: Path, name: str, of: EventType) -> list[str]
         problems.append(f"{plan}: {name}: version {of.version!r} is not MODEL-REVISION-ADDITION, such as 1-0-0")
     elif not (folder / name / f"{of.version}.json").is_file():
         problems.append(f"{plan}: {name}: there is no {folder / name / of.version}.json: write that schema")
+    problems += [
+        f"{plan}: {name}: enrichment {enrichment!r}: use lower-case letters, digits and _ (at most 50, a letter first), and not {SKIPPED!r}"
+        for enrichment in of.enrich
+        if not _ENRICHMENT.fullmatch(enrichment) or enrichment == SKIPPED
+    ]
     problems += [f"{plan}: {name}: {field} is empty" for field in ("owner", "purpose") if not getattr(of, field).strip()]
     return problems
 

@@ -14,7 +14,7 @@ import msgspec
 from headrace import event
 from headrace.dead_letter import DeadLetter
 from headrace.event import EnrichedEvent
-from headrace.registry import Registry
+from headrace.registry import SKIPPED, Registry
 
 Json = dict[str, Any]
 
@@ -40,8 +40,11 @@ _PLACEHOLDER: Json = {"_": _KEYWORD}  # Trino leaves out an object that has no p
 
 def templates(registry: Registry) -> dict[str, Json]:
     """The index templates by name: one for each event type, one for types that are no longer in the plan, one for dead letters."""
-    enrichments = {name for plan in registry.types.values() for name in plan.enrich}
-    enrichment = {name: _object({"model": _KEYWORD, "version": _KEYWORD, "score": {"type": "double"}}) for name in sorted(enrichments)}
+    names = sorted({name for plan in registry.types.values() for name in plan.enrich})
+    fields: Json = {"model": _KEYWORD, "version": _KEYWORD, "score": {"type": "double"}, "features": _KEYWORD}
+    enrichment = {name: _object(fields) for name in names}
+    if names:
+        enrichment[SKIPPED] = _object(dict.fromkeys(names, _KEYWORD))
     found = {f"headrace-{EVENTS}": _events_template(f"{EVENTS}-*", 100, {}, enrichment)}
     for name in registry.types:
         data = _merged(schema for ref, schema in registry.schemas.items() if ref.startswith(name + "/"))

@@ -251,7 +251,7 @@ def test_memory_is_bounded_and_it_comes_back(kafka: RealKafka, tmp_path: Path, s
 
 
 def test_memory_is_bounded_with_grpc_too(kafka: RealKafka, tmp_path: Path) -> None:
-    """Three hundred clients with requests as large as they may be, while Kafka is frozen."""
+    """Six hundred clients with requests as large as they may be, while Kafka is frozen."""
     data = json.dumps({"quantity": 1, "amount_usd": 9.5, "padding": "p" * 850}).encode()
     request = pb.PublishRequest(
         events=[pb.Event(id=str(number), source="load", type="purchase", subject="c", json=data) for number in range(450)]
@@ -271,11 +271,11 @@ def test_memory_is_bounded_with_grpc_too(kafka: RealKafka, tmp_path: Path) -> No
                         codes[error.code()] += 1
                         await asyncio.sleep(0.1)
 
-        clients = [asyncio.create_task(publish()) for _ in range(300)]
+        clients = [asyncio.create_task(publish()) for _ in range(600)]
         while codes[grpc.StatusCode.OK] < 20:
             await asyncio.sleep(0.02)
         kafka.signal(signal.SIGSTOP)
-        while codes[grpc.StatusCode.UNAVAILABLE] < 600:
+        while codes[grpc.StatusCode.UNAVAILABLE] < 1200:
             await asyncio.sleep(0.02)
         stopping.set()
         await asyncio.gather(*clients)

@@ -2,13 +2,20 @@
 
 import json
 import os
+import shutil
+import socket
 import time
+import uuid
+from pathlib import Path
+from typing import Any
 
+import httpx
 import msgspec
 
 from headrace import dead_letter, event
 from tests.integration.consumers import (
     CLICK,
+    ROOT,
     ConsumerProcess,
     Gate,
     duplicates,
@@ -20,6 +27,9 @@ from tests.integration.consumers import (
     read_all,
     topics,
 )
+from tests.integration.test_batch_loader import catalog, namespace, places
+from tests.integration.test_realtime_loader import search
+from tests.scripted_enrichment_api import Json, scripted_api, well
 
 
 def test_valid_events_go_out_with_their_bytes_and_bad_ones_are_dead_lettered_with_a_reason() -> None:
@@ -69,29 +79,140 @@ def test_nothing_is_lost_doubled_or_dead_lettered_when_it_is_killed_again_and_ag
         assert read_all(ours.dead_letter("enricher")) == []
 
 
-def test_an_enrichment_api_that_is_away_delays_events_and_dead_letters_none() -> None:
+PURCHASE = {
+    "type": "purchase",
+    "dataschema": "purchase/1-0-0",
+    "subject": "customer-1",
+    "data": msgspec.Raw(b'{"quantity": 2, "amount_usd": 9.99}'),
+}
+
+
+def _required(folder: Path) -> str:
+    """The platform's schemas, with a plan where purchases wait for their score."""
+    shutil.copytree(ROOT / "schemas", folder / "schemas")
+    plan = folder / "schemas" / "tracking_plan.yaml"
+    text = plan.read_text()
+    assert "enrich: {repurchase: optional}" in text
+    plan.write_text(text.replace("enrich: {repurchase: optional}", "enrich: {repurchase: required}"))
+    return str(folder / "schemas")
+
+
+def enrichments(topic: str) -> dict[str, Any]:
+    """The enrichment of each event, by id."""
+    found = [event.decode_enriched(message.value()) for message in read_all(topic)]
+    assert duplicates([of.id for of in found]) == []
+    return {of.id: json.loads(bytes(of.enrichment)) for of in found}
+
+
+def test_while_the_enrichment_api_is_away_required_scores_are_waited_for_and_nothing_is_dead_lettered(tmp_path: Path) -> None:
     gate = Gate(os.environ["ENRICHMENT_API_URL"])
-    purchase = {"type": "purchase", "dataschema": "purchase/1-0-0", "subject": "customer-1"}
-    data = msgspec.Raw(b'{"quantity": 2, "amount_usd": 9.99}')
-    with topics() as ours, ConsumerProcess("enricher", ours, ENRICHMENT_API_URL=gate.url) as enricher:
-        produce(ours.raw, [pair(raw_event(f"p{n}", data=data, **purchase)) for n in range(30)])
-        eventually(lambda: "enrichment API" in enricher.said(), True)
-        produce(ours.raw, [pair(raw_event(f"c{n}")) for n in range(30)])  # arrive while it waits
-        assert read_all(ours.enriched) == []
+    waiting = {
+        "ENRICHMENT_API_URL": gate.url,
+        "SCHEMAS_DIR": _required(tmp_path),
+        "ENRICHER_BREAKER_SECONDS": "0.5",
+        "ENRICHER_MAX_BATCH_SECONDS": "2",
+    }
+    clicks, purchases = [f"c{n}" for n in range(1530)], [f"p{n}" for n in range(60)]
+    with topics(1) as ours, ConsumerProcess("enricher", ours, **waiting) as enricher:
+        # In one batch, the first thousand are in the transaction before it turns out that the purchases behind them have to wait.
+        produce(ours.raw, [*(pair(raw_event(id)) for id in clicks[:1500]), *(pair(raw_event(id, **PURCHASE)) for id in purchases[:30])])
+        eventually(lambda: '"unavailable: waiting"' in enricher.said(), True)
+        produce(ours.raw, [pair(raw_event(id)) for id in clicks[1500:]])  # arrive while it waits
+        assert not set(purchases) & set(ids_in(ours.enriched))
         gate.open()
-        eventually(lambda: len(read_all(ours.enriched)), 60)
+        eventually(lambda: len(read_all(ours.enriched)), 1560)
         gate.shut()
-        produce(ours.raw, [pair(raw_event(f"p{n}", data=data, **purchase)) for n in range(30, 60)])
+        produce(ours.raw, [pair(raw_event(id, **PURCHASE)) for id in purchases[30:]])
         eventually(lambda: enricher.said().count('"unavailable: waiting"') > 1, True)
         gate.open()
-        eventually(lambda: len(read_all(ours.enriched)), 90)
+        eventually(lambda: len(read_all(ours.enriched)), 1590)
         gate.shut()
 
-        found = [event.decode_enriched(message.value()) for message in read_all(ours.enriched)]
-        assert sorted(of.id for of in found) == sorted([f"p{n}" for n in range(60)] + [f"c{n}" for n in range(30)])
-        scores = [json.loads(bytes(of.enrichment))["repurchase"]["score"] for of in found if of.type == "purchase"]
-        assert all(0 <= score <= 1 for score in scores)
-        assert {bytes(of.enrichment) for of in found if of.type == "button_click"} == {b"{}"}
+        found = enrichments(ours.enriched)
+        assert sorted(found) == sorted(clicks + purchases)
+        assert all(0 <= found[id]["repurchase"]["score"] <= 1 for id in purchases)
+        assert [found[id] for id in clicks] == [{}] * len(clicks)
+        assert read_all(ours.dead_letter("enricher")) == []
+
+
+def test_while_the_enrichment_api_is_away_events_go_on_without_optional_scores_and_say_so_in_every_store() -> None:
+    gate = Gate(os.environ["ENRICHMENT_API_URL"])
+    source = uuid.uuid4().hex
+    purchase = {
+        **PURCHASE,
+        "source": source,
+        "received_at": "2001-02-03T04:05:06.789Z",
+    }  # an index with today's template, not with an older one
+    with (
+        topics() as ours,
+        namespace() as bronze,
+        ConsumerProcess(
+            "enricher", ours, ENRICHMENT_API_URL=gate.url, ENRICHER_BREAKER_FAILURES="1", ENRICHER_BREAKER_SECONDS="0.5"
+        ) as enricher,
+        ConsumerProcess("realtime-loader", ours),
+        ConsumerProcess("batch-loader", ours, namespace=bronze, BATCH_LOADER_MAX_AGE_SECONDS="1"),
+    ):
+        for n, id in enumerate(("away", "open"), 1):  # one failed batch opens the circuit
+            produce(ours.raw, [pair(raw_event(id, **purchase))])
+            eventually(lambda: len(read_all(ours.enriched)), n)
+        gate.open()
+        probes = 0
+        while "answers again" not in enricher.said():
+            assert probes < 60
+            produce(ours.raw, [pair(raw_event(f"probe{probes}", **purchase))])
+            probes += 1
+            time.sleep(0.3)
+        produce(ours.raw, [pair(raw_event("back", **purchase))])
+        count = 3 + probes
+        eventually(lambda: len(read_all(ours.enriched)), count)
+        gate.shut()
+
+        found = enrichments(ours.enriched)
+        assert found["away"] == {"repurchase": None, "enrichment_skipped": {"repurchase": "no_answer"}}
+        assert found["open"] == {"repurchase": None, "enrichment_skipped": {"repurchase": "circuit_open"}}
+        assert 0 <= found["back"]["repurchase"]["score"] <= 1
+        assert "enrichment_skipped" not in found["back"]
+        assert read_all(ours.dead_letter("enricher")) == []
+
+        eventually(lambda: len(search("events_all", source=source)), count)
+        skipped = sorted(id for id, of in found.items() if "enrichment_skipped" in of)
+        query = {"bool": {"filter": [{"term": {"source": source}}, {"exists": {"field": "enrichment.enrichment_skipped.repurchase"}}]}}
+        url = f"{os.environ['ELASTICSEARCH_URL']}/events_all/_search"
+        hits = httpx.post(url, json={"size": 100, "query": query}).json()["hits"]["hits"]
+        assert sorted(hit["_source"]["id"] for hit in hits) == skipped
+        assert {hit["_source"]["id"]: hit["_source"]["enrichment"] for hit in hits} == {id: found[id] for id in skipped}
+
+        eventually(lambda: len(places(f"{bronze}.events")), count)
+        rows = catalog().load_table(f"{bronze}.events").scan(selected_fields=("id", "enrichment")).to_arrow().to_pylist()
+        assert {row["id"]: json.loads(row["enrichment"]) for row in rows} == found
+        assert read_all(ours.dead_letter("loader")) == []
+
+
+def test_killed_while_a_slow_enrichment_api_scores_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    """The transaction is open during scoring: what it holds already must never be seen."""
+
+    def slow(connection: socket.socket, events: list[Json]) -> None:
+        time.sleep(0.25)
+        well(connection, events)
+
+    wanted = [f"p{n}" for n in range(3000)]
+    with (
+        scripted_api(slow) as api,
+        topics() as ours,
+        ConsumerProcess(
+            "enricher", ours, ENRICHMENT_API_URL=api.url, ENRICHER_MAX_BATCH_MESSAGES="500", SCHEMAS_DIR=_required(tmp_path)
+        ) as enricher,
+    ):
+        produce(ours.raw, (pair(raw_event(id, **PURCHASE)) for id in wanted))
+        for _ in range(2):
+            api.asked.clear()
+            eventually(lambda: len(api.asked) > 1, True)
+            enricher.kill()  # its request is not answered yet
+            enricher.start()
+        eventually(lambda: len(read_all(ours.enriched)), len(wanted))
+        found = enrichments(ours.enriched)
+        assert set(found) == set(wanted)
+        assert {of["repurchase"]["score"] for of in found.values()} == {0.5}
         assert read_all(ours.dead_letter("enricher")) == []
 
 

@@ -1,22 +1,22 @@
 """The enricher's pure parts: validation, the request, the answer."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enricher.client import EnrichmentApi, enrichments_in, request_of
+from enricher.answer import Answer, Enrichment, Failure, Why, answers_in, enrichment_of, request_of
 from enricher.stage import EnricherStage, validated
 from headrace import event, metrics
 from headrace.dead_letter import Invalid, Reason, Unavailable
 from headrace.event import RawEvent, Receipt
 from headrace.messages import MAX_VALUE_BYTES
-from headrace.registry import Registry
+from headrace.registry import Need, Registry
 from tests.unit.test_batch import Fake
 
 REGISTRY = Registry.load(Path(__file__).parents[2] / "schemas")
@@ -98,18 +98,38 @@ def test_the_request_carries_the_data_as_it_came() -> None:
     }
 
 
-def test_the_answer_is_taken_as_it_is_without_what_was_not_asked_for() -> None:
-    found = enrichments_in(answer({"repurchase": {**SCORE, "more": [1]}, "other": 1}, {}), [["repurchase"], []])
-    assert [json.loads(one) for one in found] == [{"repurchase": {**SCORE, "more": [1]}}, {}]
+WANTED: dict[str, Need] = {"repurchase": "optional"}
+
+
+def test_of_an_answer_goes_on_what_was_asked_for_and_what_the_stores_know() -> None:
+    answers = answers_in(answer({"repurchase": {**SCORE, "features": "new", "more": [1]}, "other": SCORE}, {}), 2)
+    assert not isinstance(answers, Failure)
+    assert json.loads(enrichment_of(WANTED, answers[0])) == {"repurchase": {**SCORE, "features": "new"}}
 
 
 @pytest.mark.parametrize("without", [{}, {"repurchase": None}])
-def test_an_event_without_the_enrichment_goes_on_and_is_counted(without: dict[str, None]) -> None:
+def test_an_event_that_the_api_has_nothing_for_goes_on_and_is_counted(without: dict[str, None]) -> None:
     counter = metrics.NOT_ENRICHED.labels("repurchase")._value
     before = counter.get()
-    found = enrichments_in(answer(without, {"repurchase": SCORE}), [["repurchase"], ["repurchase"]])
-    assert [json.loads(one) for one in found] == [{"repurchase": None}, {"repurchase": SCORE}]
+    answers = answers_in(answer(without, {"repurchase": SCORE}), 2)
+    assert not isinstance(answers, Failure)
+    assert [json.loads(enrichment_of(WANTED, one)) for one in answers] == [{"repurchase": None}, {"repurchase": SCORE}]
     assert counter.get() == before + 1
+
+
+def test_an_event_whose_enrichment_failed_is_marked_with_the_reason_and_counted() -> None:
+    counter = metrics.ENRICHMENT_SKIPPED.labels("repurchase", "late")._value
+    before = counter.get()
+    late = Failure(Why.LATE, "no whole answer")
+    assert json.loads(enrichment_of(WANTED, late)) == {"repurchase": None, "enrichment_skipped": {"repurchase": "late"}}
+    assert json.loads(enrichment_of({**WANTED, "b": "optional"}, late)) == {
+        "repurchase": None,
+        "b": None,
+        "enrichment_skipped": {"repurchase": "late", "b": "late"},
+    }
+    with pytest.raises(Unavailable, match="enrichment API: no whole answer"):
+        enrichment_of({**WANTED, "b": "required"}, late)
+    assert counter.get() == before + 2
 
 
 @pytest.mark.parametrize(
@@ -119,24 +139,34 @@ def test_an_event_without_the_enrichment_goes_on_and_is_counted(without: dict[st
         b"<html>",
         b"[]",
         b'{"enrichments": 5}',
+        b'{"enrichments":' + b"[" * 100_000,
         answer(),
         answer({}, {}),
+        answer({"repurchase": [SCORE]}),
         answer({"repurchase": {**SCORE, "score": "0.5"}}),
+        answer({"repurchase": {**SCORE, "score": True}}),
+        answer({"repurchase": {**SCORE, "score": None}}),
+        answer({"repurchase": {**SCORE, "version": 1}}),
+        answer({"repurchase": {**SCORE, "version": "v" * 201}}),
         answer({"repurchase": {"score": 0.5}}),
         answer({"repurchase": SCORE}).replace(b"0.5", b"NaN"),
+        answer({"repurchase": SCORE}).replace(b"0.5", b"-Infinity"),
         answer({"repurchase": SCORE}).replace(b"0.5", b"1e999"),
+        answer({"repurchase": SCORE}).replace(b'"1"', b'"\xff"'),
+        answer({"repurchase": SCORE}).replace(b'"1"', b'"\\ud800"'),
+        answer({"repurchase": {**SCORE, "more": 0}}).replace(b": 0}", b": " + b"[" * 100_000),
     ],
 )
-def test_an_answer_that_is_not_what_was_asked_for_means_unavailable(body: bytes) -> None:
-    with pytest.raises(Unavailable, match="enrichment API"):
-        enrichments_in(body, [["repurchase"]])
+def test_an_answer_that_is_not_what_was_asked_for_is_a_failure(body: bytes) -> None:
+    failure = answers_in(body, 1)
+    assert isinstance(failure, Failure)
+    assert failure.why is Why.BAD_ANSWER
 
 
-@pytest.mark.parametrize("status", [301, 400, 404, 422, 429, 500, 503])
-def test_every_other_status_means_unavailable(status: int) -> None:
-    api = EnrichmentApi(httpx.Client(base_url="http://api", transport=httpx.MockTransport(lambda _: httpx.Response(status, text="why"))))
-    with pytest.raises(Unavailable, match=f"status {status}: why"):
-        api.score([purchase("p")], [["repurchase"]])
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
+def test_whatever_is_answered_nothing_is_raised(body: object) -> None:
+    found = answers_in(body if isinstance(body, bytes) else json.dumps(body).encode(), 1)
+    assert isinstance(found, Failure)
 
 
 class Recorder:
@@ -146,17 +176,19 @@ class Recorder:
         self.asked: list[list[str]] = []
         self.published: list[dict[str, Any]] = []
 
-    def score(self, events: Any, wanted: Any) -> list[bytes]:
+    def score(self, events: Sequence[RawEvent]) -> Iterator[Answer | Failure]:
         self.asked.append([one.id for one in events])
-        assert [list(names) for names in wanted] == [["repurchase"]] * len(events)
-        return [b'{"repurchase":"%b"}' % one.id.encode() for one in events]
+        return iter([self.answer_of(one.id) for one in events])
+
+    def answer_of(self, id: str) -> Answer | Failure:
+        return {"repurchase": Enrichment(id, "1", 0.5)}
 
     def publish(self, topic: str, messages: list[dict[str, Any]]) -> None:
         assert topic == "out"
         self.published += messages
 
 
-def test_one_request_for_a_batch_and_each_event_gets_its_own_score() -> None:
+def test_those_that_want_it_are_asked_about_and_each_event_gets_its_own_score() -> None:
     there = Recorder()
     stage = EnricherStage(REGISTRY, there, there.publish, "out")
     events = [raw(id="a"), purchase("b"), raw(id="c"), purchase("d")]
@@ -166,9 +198,9 @@ def test_one_request_for_a_batch_and_each_event_gets_its_own_score() -> None:
     out = [event.decode_enriched(message["value"]) for message in there.published]
     assert [(one.id, bytes(one.enrichment)) for one in out] == [
         ("a", b"{}"),
-        ("b", b'{"repurchase":"b"}'),
+        ("b", b'{"repurchase":{"model":"b","version":"1","score":0.5}}'),
         ("c", b"{}"),
-        ("d", b'{"repurchase":"d"}'),
+        ("d", b'{"repurchase":{"model":"d","version":"1","score":0.5}}'),
     ]
     assert [message["key"] for message in there.published] == [event.identity_key("s", one.id) for one in events]
     assert [bytes(one.data) for one in out] == [bytes(one.data) for one in events]
@@ -182,3 +214,32 @@ def test_an_event_that_grows_beyond_what_kafka_takes_is_refused_alone() -> None:
     assert [(one.message.offset(), one.reason) for one in refused] == [(0, Reason.TOO_LARGE)]
     assert [event.decode_enriched(message["value"]).id for message in there.published] == ["small"]
     assert there.asked == []
+
+
+class Failing(Recorder):
+    def answer_of(self, id: str) -> Answer | Failure:
+        return Failure(Why.STATUS, "status 503: why") if id == "bad" else super().answer_of(id)
+
+
+def _registry(need: Need) -> Registry:
+    purchase = msgspec.structs.replace(REGISTRY.types["purchase"], enrich={"repurchase": need})
+    return Registry({**REGISTRY.types, "purchase": purchase}, REGISTRY.schemas)
+
+
+def test_an_optional_enrichment_that_failed_costs_the_event_nothing_else() -> None:
+    there = Failing()
+    stage = EnricherStage(_registry("optional"), there, there.publish, "out")
+    assert stage.deliver([(Fake(("in", 0), n), purchase(id)) for n, id in enumerate(("good", "bad"))]) == []
+    good, bad = (json.loads(bytes(event.decode_enriched(message["value"]).enrichment)) for message in there.published)
+    assert good == {"repurchase": {"model": "good", "version": "1", "score": 0.5}}
+    assert bad == {"repurchase": None, "enrichment_skipped": {"repurchase": "status"}}
+
+
+def test_a_required_enrichment_that_failed_is_waited_for_with_the_whole_batch() -> None:
+    there = Failing()
+    stage = EnricherStage(_registry("required"), there, there.publish, "out")
+    with pytest.raises(Unavailable, match="enrichment API: status 503: why"):
+        stage.deliver([(Fake(("in", 0), n), purchase(id)) for n, id in enumerate(("good", "bad"))])
+    assert there.published == []
+    assert stage.deliver([(Fake(("in", 0), 0), purchase("good"))]) == []
+    assert len(there.published) == 1

@@ -64,7 +64,9 @@ def test_trino_sees_the_same_columns_in_every_index_of_an_alias() -> None:
         assert flat == {name: field for name, field in events[0]["template"]["mappings"]["properties"].items() if name in flat}
         assert all(field["type"] in ("keyword", "date") for field in flat.values())
         assert mappings["properties"]["data"]["properties"]  # an object without properties is no column
-        assert mappings["properties"]["enrichment"]["properties"]["repurchase"]["properties"]["score"] == {"type": "double"}
+        enrichment = mappings["properties"]["enrichment"]["properties"]
+        assert enrichment["repurchase"]["properties"]["score"] == {"type": "double"}
+        assert enrichment["enrichment_skipped"]["properties"]["repurchase"]["type"] == "keyword"
 
 
 def test_kinds_of_json_schema() -> None:

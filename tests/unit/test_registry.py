@@ -109,6 +109,19 @@ def test_a_detail_stays_short_and_says_what_is_wrong(folder: Path) -> None:
     assert refused.value.detail.endswith('xxx" is not of type "number" (purchase/1-0-0)')
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("", {}),
+        (", enrich: [a, b]", {"a": "optional", "b": "optional"}),
+        (", enrich: {a: required, b: optional}", {"a": "required", "b": "optional"}),
+    ],
+)
+def test_an_enrichment_is_optional_unless_it_is_said_to_be_required(folder: Path, said: str, meant: dict[str, str]) -> None:
+    plan("owner: shop", f"owner: shop{said}")(folder)
+    assert Registry.load(folder).types["purchase"].enrichments == meant
+
+
 TWICE = "  purchase: {version: 1-0-0, owner: shop, purpose: Again.}\n  page_view"
 REMOTE = {"type": "object", "properties": {"a": {"$ref": "https://schemas.example/a.json"}}}
 
@@ -128,6 +141,9 @@ REMOTE = {"type": "object", "properties": {"a": {"$ref": "https://schemas.exampl
         (plan("version: 1-0-0", "version: v1"), r"purchase: version 'v1' is not MODEL-REVISION-ADDITION, such as 1-0-0"),
         (plan("version: 1-0-0", "version: 2-0-0"), r"purchase: there is no .*purchase/2-0-0\.json: write that schema"),
         (plan("pii: [email]", "pii: [phone]"), r"purchase: pii names 'phone', which 1-0-0\.json has no property for"),
+        (plan("owner: shop", "owner: shop, enrich: {score: perhaps}"), r"Invalid enum value 'perhaps' - at `\$\.events"),
+        (plan("owner: shop", "owner: shop, enrich: [Score]"), r"purchase: enrichment 'Score': use lower-case letters, digits and _"),
+        (plan("owner: shop", "owner: shop, enrich: [enrichment_skipped]"), r"purchase: enrichment 'enrichment_skipped': .* and not"),
         (plan("aliases: [page]", "aliases: [Purchase]"), r"'Purchase' stands for both purchase and page_view: give it to one of them"),
         (schema(SCHEMA, "refund/1-0-0"), r"refund: there are schemas but tracking_plan\.yaml has no event type 'refund'"),
         (schema(SCHEMA, "purchase/v2"), r"purchase/v2\.json: name it MODEL-REVISION-ADDITION\.json, such as 1-0-0\.json"),

@@ -300,17 +300,17 @@ class AirflowTask:
         task.kill()
 
     def end(self) -> None:
-        """Wait for the success of the run. Raises RuntimeFailure."""
+        """Wait for the success of the task, tried again. Raises RuntimeFailure."""
         if self.thread is not None:
             self.thread.join(_CURATION_SECONDS)
         if not self.outcome or self.outcome[0] is not None:
-            raise RuntimeFailure(f"Airflow's run did not succeed: {self.outcome[0] if self.outcome else 'it did not end'}")
+            raise RuntimeFailure(f"Airflow's task did not succeed: {self.outcome[0] if self.outcome else 'it did not end'}")
 
     def _run(self) -> None:
         try:
             with contextlib.suppress(httpx.HTTPError):  # it learns by a failing request that a fault broke its connection to PostgreSQL
                 httpx.get(f"{self.site.place.url('AIRFLOW_PORT')}/api/v2/monitor/health", timeout=30, trust_env=False)
-            run_dag(self.site.place.env, "curate", _CURATION_SECONDS)
+            run_dag(self.site.place.env, "curate", _CURATION_SECONDS, task="silver")
         except Unavailable as problem:
             self.outcome.append(problem)
         else:

@@ -42,6 +42,7 @@ _TOUCHES: Mapping[str, frozenset[str]] = {
 }
 _ANSWERS_LATE_MS = 1500
 _ANSWERS_UNDER_WAY_SECONDS = 2.5
+_FULL_SECONDS = 4
 _CURATION_SECONDS = 900
 
 
@@ -203,8 +204,9 @@ class FullDisk:
     touches: frozenset[str] = _TOUCHES["minio"]
 
     def begin(self) -> None:
-        """Fill it."""
+        """Fill it, for as long as it takes that commits of the batch loader meet it."""
         self.disk.fill()
+        time.sleep(_FULL_SECONDS)
 
     def end(self) -> None:
         """Make room."""

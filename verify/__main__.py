@@ -5,6 +5,7 @@ It harms a platform of its own beside the user's, which it starts, or the runnin
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ _NO_PART_IN_IT = ("cdnow-replay", "shop", "superset")
 def main() -> int:
     """Exit code 0 where everything that was sent is accounted for and the run proves something, or where every mistake was noticed."""
     given = _arguments()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         with _platform() as place, prepared(place, folder_of(place), console.print) as (site, disk):
@@ -40,6 +43,9 @@ def main() -> int:
     except RuntimeFailure as failure:
         print(f"headrace: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("headrace: interrupted; everything was put back", file=sys.stderr)
+        return 130
     if not (given.only or given.short):
         report.write(RESULTS, account.figures)
     if account.problems:
@@ -47,6 +53,10 @@ def main() -> int:
     else:
         console.print("Nothing lost, nothing doubled.", style="green")
     return 1 if account.problems else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _controls(site: Site, given: argparse.Namespace, console: Console) -> bool:

@@ -29,7 +29,7 @@ from verify.ledger import Ledger, Outcome
 from verify.nemesis import Happened, Nemesis, Planned, schedule
 from verify.report import Demands, Figures, Sendings
 from verify.senders import Senders, Tally
-from verify.site import LINKS, Site, SmallDisk, with_settings
+from verify.site import LINKS, Site, SmallDisk
 from verify.watch import ACKS, Drain, Watch
 
 _CALM_SECONDS = 5.0  # of load without faults, before and after them
@@ -142,13 +142,14 @@ def control(site: Site, of: Control, seed: int, console: Console) -> tuple[bool,
     console.print(f"Control {of.mutant}, run {run}")
     curation = mutated(of.mutant) if of.program is None else None
     if of.program:
-        site.restart_all({of.program: lambda script: mutated(of.mutant)(with_settings(script, site.settings_of(str(of.program))))})
+        rewired = site.rewired(of.program)
+        site.restart_all({of.program: lambda script: mutated(of.mutant)(rewired(script))})
     try:
         with loaded(site, run, seed, _CONTROL_RATE):
             of.provoke(site)
     finally:
         if of.program:
-            site.restart_all({of.program: lambda script: script.replace(f"verify.mutants {of.mutant} ", "")})
+            site.restart_all({of.program: rewired})
     problems = settle(site, console, curation)
     account = judged(site, run, [], problems, console)
     said = "; ".join(
@@ -213,22 +214,24 @@ def _under_fire(
 
     nemesis = Nemesis(planned, chosen, recovered, site.folder / f"{run}.faults", wanted.lanes)
     nemesis.start()
-    began = time.monotonic()
-    told = 0
-    with _progress(console) as progress:
-        faults = progress.add_task("faults", total=len(planned))
-        acked = progress.add_task("acknowledged", total=wanted.acknowledged)
-        while not (nemesis.done and load.tally.events[Outcome.OK] >= wanted.acknowledged):
-            if time.monotonic() - began > wanted.most_seconds or load.problem:
-                break
-            for fault in nemesis.happened[told:] if not console.is_terminal else ():  # a bar shows nothing in a log
-                told += 1
-                console.print(f"{told}/{len(planned)} {fault.kind}: {fault.problem or f'recovered after {fault.recovery_seconds} s'}")
-            under_way = ", ".join(sorted(nemesis.under_way.values()))
-            progress.update(faults, completed=len(nemesis.happened), description=f"faults ({under_way or 'none'} now)")
-            progress.update(acked, completed=load.tally.events[Outcome.OK])
-            time.sleep(0.5)
-    nemesis.stop()
+    try:
+        began = time.monotonic()
+        told = 0
+        with _progress(console) as progress:
+            faults = progress.add_task("faults", total=len(planned))
+            acked = progress.add_task("acknowledged", total=wanted.acknowledged)
+            while not (nemesis.done and load.tally.events[Outcome.OK] >= wanted.acknowledged):
+                if time.monotonic() - began > wanted.most_seconds or load.problem:
+                    break
+                for fault in nemesis.happened[told:] if not console.is_terminal else ():  # a bar shows nothing in a log
+                    told += 1
+                    console.print(f"{told}/{len(planned)} {fault.kind}: {fault.problem or f'recovered after {fault.recovery_seconds} s'}")
+                under_way = ", ".join(sorted(nemesis.under_way.values()))
+                progress.update(faults, completed=len(nemesis.happened), description=f"faults ({under_way or 'none'} now)")
+                progress.update(acked, completed=load.tally.events[Outcome.OK])
+                time.sleep(0.5)
+    finally:  # also where somebody interrupts: what was begun is undone
+        nemesis.stop()
     return nemesis.happened
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -80,7 +79,6 @@ class Site:
         self.supervisor = Supervisor(place)
         self._programs = {program.name: program for _, program in programs_of(components("full"), place)}
         self._ports: dict[str, int] = {}  # of proxies, by the name of the link
-        self._originals: dict[str, str] = {}
 
     # ---- processes ----
 
@@ -114,14 +112,26 @@ class Site:
             time.sleep(0.1)
 
     def restart(self, name: str, change: Callable[[str], str]) -> None:
-        """Start a program with its script changed."""
-        script = stored_script(self.place, name)
-        if script is None:
-            raise RuntimeFailure(f"{name} was never started: is the platform the full one?")
-        self._originals.setdefault(name, script)
+        """Start a program with its script, as `make up` wrote it, changed."""
+        original = self._kept(name)
         self.supervisor.stop(name)
-        store_script(self.place, name, change(script))
+        store_script(self.place, name, change(original))
         self.supervisor.start(name)
+
+    def _kept(self, name: str) -> str:
+        """The script as `make up` wrote it; kept beside until it is in its place again, even if the verification is killed."""
+        kept = self._scripts / f"{name}.sh"
+        if not kept.is_file():
+            script = stored_script(self.place, name)
+            if script is None:
+                raise RuntimeFailure(f"{name} was never started: is the platform the full one?")
+            kept.parent.mkdir(mode=0o700, exist_ok=True)
+            kept.write_text(script)
+        return kept.read_text()
+
+    @property
+    def _scripts(self) -> Path:
+        return self.folder / "scripts"
 
     def member(self, service: str, instance: str, log: Path) -> subprocess.Popen[bytes]:
         """One more copy of a consumer, under a name of its own."""
@@ -169,9 +179,10 @@ class Site:
             self.proxies.add(link.name, self.address(link), f"{host}:{upstream}")
         properties = self.place.conf("kafka") / "server.properties"
         properties.write_text(with_listeners(properties.read_text(), host, listeners))
-        self.restart_all({"kafka": lambda script: script, **{name: self._rewired(name) for name in SERVICES}})
+        self.restart_all({"kafka": lambda script: script, **{name: self.rewired(name) for name in SERVICES}})
 
-    def _rewired(self, name: str) -> Callable[[str], str]:
+    def rewired(self, name: str) -> Callable[[str], str]:
+        """How the script of a program is changed so that it goes through its proxies."""
         return lambda script: with_settings(script, self.settings_of(name))
 
     def restart_all(self, changes: Mapping[str, Callable[[str], str]]) -> None:
@@ -186,14 +197,11 @@ class Site:
 
     def restore(self) -> None:
         """Everything as `make up` made it."""
-        if self._originals:
-            Kafka().configure(self.place)
-            self.restart_all({name: partial(_instead, script) for name, script in self._originals.items()})
-            self._originals.clear()
-
-
-def _instead(script: str, _: str) -> str:
-    return script
+        Kafka().configure(self.place)
+        names = [path.stem for path in self._scripts.glob("*.sh")]
+        if names:
+            self.restart_all(dict.fromkeys(names, lambda script: script))
+        shutil.rmtree(self._scripts, ignore_errors=True)
 
 
 def with_settings(script: str, changes: Mapping[str, str]) -> str:
@@ -240,9 +248,10 @@ class SmallDisk:
 
     def put(self) -> None:
         """Move the data there. Raises RuntimeFailure."""
-        if os.path.ismount(self._data):
-            self._site.supervisor.stop("minio")
-            forget_disk(self._site.place)
+        if os.path.ismount(self._data):  # of a verification that was killed: the lake's data are on it
+            self._mounted = True
+            self.empty()
+            return
         with self._image.open("wb") as file:
             file.truncate(_DISK_BYTES)
         run(["mkfs.ext4", "-q", "-m", "0", str(self._image)], "making a disk for MinIO")
@@ -303,7 +312,7 @@ class SmallDisk:
 
 
 def forget_disk(place: Place) -> None:
-    """Undo what a verification that was killed left: MinIO has the data again that it had before, and must not run."""
+    """Unmount what a verification that was killed left, before all data are removed. MinIO must not run."""
     data = place.data("minio")
     if os.path.ismount(data):
         run(_root("umount", str(data)), "unmounting MinIO's disk")

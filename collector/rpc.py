@@ -66,7 +66,7 @@ class Rpc:
 
     async def _publish(self, body: bytes, context: Context, caller: "_Caller", key: Key) -> bytes:
         started = time.perf_counter()
-        sending = self._intake.sending("grpc", key, caller.address, caller.agent)
+        sending = self._intake.sending("grpc", key, caller.address, caller.agent, "grpc")
         code, problem, trailer = grpc.StatusCode.OK, "", _NO_TRAILER
         try:
             with self._intake.admission.request() as share:  # until the answer: gRPC holds the request that long

@@ -305,10 +305,10 @@ def _moment(option: str, text: str | None) -> datetime | None:
 
 @contextmanager
 def _lake() -> "Iterator[Letters]":
-    from cli.dlq.letters import Letters
+    from cli.dlq.letters import open_letters
 
     try:
-        yield Letters(settings())
+        yield open_letters(settings())
     except Unavailable as problem:
         fail(f"{problem}: `make status` shows what runs")
 

@@ -104,6 +104,10 @@ class Judge:
         if outcome.rejected:
             refused = outcome.rejected[0].letter
             raise Invalid(refused.reason, refused.detail)
+        if not outcome.messages:
+            raise Invalid(Reason.MALFORMED, "there is no event in it")
+        for _, value in outcome.messages:
+            validated(self._registry, value)  # the enricher's question, which comes next
         return outcome.messages
 
     def _read(self, payload: bytes, way: str, path: str, key: Bound) -> Sent:

@@ -52,19 +52,24 @@ def _passing(rows: pa.Table, wanted: Filter) -> pa.Table:
     return rows.filter(found)
 
 
-class Letters:
-    """`lake.bronze.dead_letters`. Every method raises Unavailable where the catalog or the store does not answer."""
+def open_letters(env: Mapping[str, str]) -> "Letters":
+    """`lake.bronze.dead_letters`. Raises Unavailable where the catalog or the store does not answer."""
+    names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
+    catalog = load_catalog(LakeSettings.model_validate({name: env[name] for name in names}))
+    try:
+        return Letters(catalog.load_table(TABLE))
+    except NoSuchTableError:  # the batch loader has not begun
+        return Letters(None)
+    except (SQLAlchemyError, OSError) as error:
+        raise _unavailable(error) from error
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
-        catalog = load_catalog(LakeSettings.model_validate({name: env[name] for name in names}))
-        self._table: Table | None
-        try:
-            self._table = catalog.load_table(TABLE)
-        except NoSuchTableError:  # the batch loader has not begun
-            self._table = None
-        except (SQLAlchemyError, OSError) as error:
-            raise _unavailable(error) from error
+
+class Letters:
+    """The dead letters of a table, as it was when it was loaded. Methods raise Unavailable where the store does not answer."""
+
+    def __init__(self, table: Table | None) -> None:
+        """None: there are none yet."""
+        self._table = table
 
     @property
     def read_to(self) -> dict[tuple[str, int], int]:

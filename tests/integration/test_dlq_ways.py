@@ -25,7 +25,7 @@ from tests.collector_real_kafka import ROOT
 
 KEY_ID = keys.digest(KEY).hex()[:8]
 DATA = {"button_id": "buy", "extra": "x" * 1500}  # more than the collector here takes
-SENT = {"id": "one", "source": "shop", "type": "button_click", "subject": "c1", "time": "2026-01-31T12:00:00Z"}
+SENT: dict[str, Any] = {"id": "one", "source": "shop", "type": "button_click", "subject": "c1", "time": "2026-01-31T12:00:00Z"}
 CALL = {"messageId": "one", "event": "button_click", "userId": "c1", "timestamp": "2026-01-31T12:00:00Z", "properties": DATA}
 
 

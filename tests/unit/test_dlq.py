@@ -177,7 +177,7 @@ def test_bad_input_is_one_line(arguments: list[str], says: str, tmp_path: Path, 
 
 # ---- from a lake on disk
 
-MANY = 60_000
+MANY = 30_000
 PADDING = "x" * 1500
 
 
@@ -254,10 +254,10 @@ print(peak() - before)
 
 
 def test_memory_does_not_grow_with_the_number_of_letters(letters: tuple[Path, Letters]) -> None:
-    """All of them are 90 MB; a reader of whole files needs that, as PyIceberg's own does."""
+    """All of them are 45 MB; a reader of whole files needs that, as PyIceberg's own does."""
     done = subprocess.run([sys.executable, "-c", _READ, str(letters[0]), str(MANY)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 30_000, "KB of resident memory more than for the first letter"
+    assert int(done.stdout) < 15_000, "KB of resident memory more than for the first letter"
 
 
 # ---- to a file

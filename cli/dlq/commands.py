@@ -3,12 +3,12 @@
 import contextlib
 import heapq
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,7 +169,7 @@ def replay(  # noqa: PLR0917
     id: Id = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Look at so many at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Replay so many at most.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, and send and record nothing.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Also events that were refused again after a replay.")] = False,
     rate: Annotated[float, typer.Option(min=0, help="Events in a second at most; 0: as fast as it goes.")] = 2000,
@@ -179,24 +179,30 @@ def replay(  # noqa: PLR0917
     from cli.dlq.replay import DONE, LOOPING, REFUSED, REPLAYED, Replayer, sent_before, verdicts
 
     wanted = _filter(service, reason, type, source, id, since, until)
+    if not math.isfinite(rate):
+        fail(f"--rate {rate}: say how many events in a second, or 0 for as fast as it goes")
     env = settings()
     judge = _judge(env, again)
     why: Counter[str] = Counter()
+    replayer = None
     try:
         replayer = None if dry_run else Replayer(env)
         done = sent_before(env)
-        with _lake() as letters, _bar(_number(letters, wanted, limit)) as progress:
+        with _lake() as letters, _bar(_number(letters, wanted)) as progress:
             _say_what_is_not_there_yet(env, letters)
 
             def noted() -> "Iterator[Verdict]":
-                first = {LOOPING: True}
-                for verdict in verdicts(islice(letters.each(wanted), limit), judge, done):
+                kinds, left = Counter[str](), limit
+                for verdict in verdicts(letters.each(wanted), judge, done):
+                    kind = verdict.problem.reason if verdict.problem else verdict.outcome
+                    kinds[kind] += 1
                     if verdict.problem:
-                        why[verdict.problem.reason] += 1
-                    if verdict.why and first.get(kind := verdict.problem.reason if verdict.problem else LOOPING, True):
-                        first[kind] = False
+                        why[kind] += 1
+                    if verdict.why and kinds[kind] == 1:
                         progress(f"{verdict.letter.dead_letter_id}: {verdict.why}")
                     yield verdict
+                    if left is not None and verdict.outcome == REPLAYED and not (left := left - 1):
+                        return
 
             if replayer is None:
                 total = Counter[str]()
@@ -208,7 +214,8 @@ def replay(  # noqa: PLR0917
                 total = replayer.send(noted(), rate, progress)
                 replayer.end(total)
     except KafkaException as error:
-        fail(f"Kafka: {error.args[0].str()}: what was sent until now is recorded; run the same again for the rest")
+        done_what = "what was sent until now is recorded; run the same again for the rest" if replayer else "`make status` shows what runs"
+        fail(f"Kafka: {error.args[0].str()}: {done_what}")
     run = replayer.run if replayer else None
     if as_json:
         _print_json(
@@ -254,7 +261,7 @@ def export(  # noqa: PLR0917
     if str(to) != "-" and to.suffix not in exporting.WRITERS:
         fail(f"--out {to}: the name says the form: end it with {' or '.join(exporting.WRITERS)}")
     try:
-        with _lake() as letters, _bar(_number(letters, wanted, None)) as progress:
+        with _lake() as letters, _bar(_number(letters, wanted)) as progress:
             number = exporting.write(to, _counted(letters.distinct(wanted), progress), COLUMNS)
     except BrokenPipeError:
         raise
@@ -360,10 +367,9 @@ def _say_what_is_not_there_yet(env: Mapping[str, str], letters: "Letters") -> No
         err.print(f"{missing:,} dead letters are on their way to the lake and are not looked at yet", markup=False, style="dim")
 
 
-def _number(letters: "Letters", wanted: Filter, limit: int | None) -> int:
+def _number(letters: "Letters", wanted: Filter) -> int:
     """How many rows there are to look at."""
-    number: int = sum(rows.num_rows for rows in letters.rows(wanted, ("rejected_at",)))
-    return min(number, limit) if limit else number
+    return sum(int(rows.num_rows) for rows in letters.rows(wanted, ("rejected_at",)))
 
 
 @contextmanager

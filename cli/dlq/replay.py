@@ -4,7 +4,8 @@ So a replay that is killed has done whole transactions, or nothing of one; run a
 Of two replays at one time the later one goes on: Kafka fences the earlier one off.
 """
 
-import getpass
+import os
+import pwd
 import socket
 import time
 import uuid
@@ -94,7 +95,7 @@ class Replayer:
 
     def begin(self, asked: Mapping[str, str]) -> None:
         """Record who replays what."""
-        self._write([], [Began(run=self.run, at=event.now(), by=getpass.getuser(), host=socket.gethostname(), asked=dict(asked))])
+        self._write([], [Began(run=self.run, at=event.now(), by=_user(), host=socket.gethostname(), asked=dict(asked))])
 
     def send(self, found: Iterable[Verdict], rate: float, progress: Callable[[Counter[str]], None]) -> Counter[str]:
         """Send what is to be sent, at most `rate` events in a second (0: as fast as it goes). The letters by outcome."""
@@ -146,6 +147,14 @@ class Replayer:
                 return self._producer.produce(topic, value, key)
             except BufferError:
                 self._producer.poll(1.0)
+
+
+def _user() -> str:
+    """Who runs this, as the operating system says, and not the environment."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def _repeated(call: Callable[[], Any], times: int = 3) -> None:

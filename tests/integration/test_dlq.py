@@ -1,8 +1,8 @@
 """`headrace dlq` on the running platform: what is replayed arrives once, whatever is killed, and nothing goes round for ever."""
 
-import getpass
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -160,10 +160,11 @@ def test_what_is_refused_again_is_left_alone_unless_asked_for(mark: str, lenient
 
 def test_the_record_says_who_replayed_what(mark: str) -> None:
     source = f"recorded-{mark}"
+    assert replay(source, "--limit", "1", "--dry-run")["replayed"] == 1
     assert replay(source, "--limit", "4") == outcomes(replayed=3, refused=1)
     run = json.loads(headrace("replays", "--json").stdout.splitlines()[-1])
     assert (run["asked"], run["letters"]) == ({"source": source, "limit": "4"}, {"replayed": 3, "refused": 1})
-    assert (run["by"], run["host"]) == (getpass.getuser(), socket.gethostname())
+    assert (run["by"], run["host"]) == (pwd.getpwuid(os.getuid()).pw_name, socket.gethostname())
     assert run["at"] < run["ended"]
     written = [replays.decode(value) for value in values(replays.TOPIC)]
     of_letters = [one for one in written if isinstance(one, replays.Judged) and one.run == run["run"]]

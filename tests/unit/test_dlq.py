@@ -162,7 +162,6 @@ def test_moments() -> None:
         (["list", "--reason", "bad"], "--reason bad: use unparseable, malformed,"),
         (["stats", "--service", "loader"], "--service loader: use collector, enricher, realtime-loader, batch-loader"),
         (["replay", "--since", "yesterday"], "--since yesterday: say 2026-01-31,"),
-        (["replay", "--rate", "nan"], "--rate nan: say how many events in a second"),
         (["export", "--out", "letters.csv"], "--out letters.csv: the name says the form: end it with .jsonl or .parquet"),
     ],
 )

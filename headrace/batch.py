@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from headrace.dead_letter import Invalid
+from headrace.dead_letter import Invalid, Reason
 from headrace.messages import Message, Partition, Rejected
 
 T = TypeVar("T")
@@ -54,6 +54,14 @@ class Batch(Generic[T]):
                 self.rejected.append(Rejected(message, refusal.reason, refusal.detail))
             offsets[partition] = offset + 1
             self.bytes += len(message.value() or b"")
+
+    def refuse(self, message: Message, reason: Reason, detail: str, now: float) -> None:
+        """Take a message that is not even to be parsed."""
+        if not self:
+            self.opened_at = now
+        self.rejected.append(Rejected(message, reason, detail))
+        self.offsets[_place(message)] = message.offset() + 1
+        self.bytes += len(message.value() or b"")
 
     def drop(self, partitions: Iterable[Partition]) -> None:
         """Forget all that came from `partitions`: somebody else reads them now."""

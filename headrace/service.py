@@ -1,6 +1,7 @@
 """What every consumer's `main.py` needs around its runner: settings, clients, signals, and how the process ends."""
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from headrace.progress import OutcomeUnknown
 from headrace.registry import PlanError
 
 _REPORT_EVERY_SECONDS = 10.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SECONDS = 20.0  # less than the supervisor's patience (30 s)
 
 
 class ConsumerSettings(KafkaSettings):
@@ -112,8 +115,8 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     """
     observability.set_up_logging(name, settings.log_level, settings.log_format)
     log, stop = structlog.get_logger(), threading.Event()
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(wanted, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    threading.Thread(target=_stop_when_told, args=(stop,), daemon=True).start()
     try:
         observability.serve_metrics(settings.bind_host, settings.metrics_port)
         serve = build(stop)
@@ -127,7 +130,23 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
         _end(log, "Kafka ended this process's part", str(error))
     except OSError as error:
         _end(log, "cannot start", f"{error.strerror or error} (metrics on {settings.bind_host}:{settings.metrics_port})")
+    except Exception:
+        # A defect, or a message that makes one: nothing of the batch is committed, and whoever starts us again finds which it was.
+        log.exception("crashed")
+        sys.exit(1)
     log.info("stopped")
+
+
+def _stop_when_told(stop: threading.Event) -> None:
+    """On a thread, since the main one may be inside a call that does not return while something is away, and then hears no signal.
+
+    What has not ended by then has nothing committed: it may as well be cut.
+    """
+    signal.sigwait(_STOPS)
+    stop.set()
+    time.sleep(_STOP_SECONDS)
+    structlog.get_logger().warning("stopped in the middle of a batch, which the next start reads again", waited_seconds=_STOP_SECONDS)
+    os._exit(0)
 
 
 def _end(log: structlog.typing.FilteringBoundLogger, what: str, why: str) -> None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -121,7 +121,7 @@ class ConsumerProcess:
         self._command = [sys.executable, str(Path(__file__).with_name("consumer_process.py")), name, ours.prefix, namespace]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "SCHEMAS_DIR": str(ROOT / "schemas"), **settings}
 
-    def __enter__(self) -> "ConsumerProcess":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -153,6 +153,33 @@ class ConsumerProcess:
 
     def said(self) -> str:
         return self.log.read_text()
+
+
+class Supervised(ConsumerProcess):
+    """One that is started again whenever it ends in any way but well, as the supervisor does."""
+
+    def start(self) -> None:
+        self.ends: list[int] = []
+        self._over = threading.Event()
+        super().start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while (code := self._process.wait()) != 0 and not self._over.is_set():
+            self.ends.append(code)
+            super().start()
+
+    def stop(self) -> int:
+        self._over.set()
+        return super().stop()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._thread.join()
+        self.log.unlink()
 
 
 def _free_port() -> int:

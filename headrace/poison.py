@@ -37,7 +37,12 @@ class Mark(msgspec.Struct, frozen=True):
     @property
     def is_poison(self) -> bool:
         """Whether the (single) message is to be dead-lettered."""
-        return self.messages == 1 and self.crashes >= CRASHES and self.after < _IN_A_ROW
+        return self.messages == 1 and self.crashes >= CRASHES and not self.is_too_much
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether so many before it were poison that this one is not to be dead-lettered."""
+        return self.after >= _IN_A_ROW
 
     @property
     def attempt(self) -> int:

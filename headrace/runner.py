@@ -173,21 +173,24 @@ class Runner(Generic[T]):
     def _isolate(self, partition: Partition, mark: Mark) -> None:
         """A process ended with the next messages of this partition: bring them through alone, in pieces."""
         self._log.warning("a process ended with these messages: in small batches now", partition=partition, mark=str(mark))
+        if mark.is_too_much:
+            self._log.error("each of these messages ends the process: that is no message's fault, and none more is dead-lettered")
         self._alone = partition
+        metrics.ISOLATING.set(1)
         self._consumer.pause([other for other in self._consumer.assignment() if (other.topic, other.partition) != partition])
         left, piece = mark.messages, mark.attempt
         while left > 0 and self._marks.has(partition) and not self._stop.is_set():
             count = self._gather(partition, min(piece, left))
-            if not count:
-                break
-            offset = self._piece(partition, count, mark.is_poison)
+            offset = self._piece(partition, count, mark.is_poison) if count else None
+            if offset is None:
+                break  # nothing came, or what came is no longer ours
             left -= count
-            if mark.is_poison and offset is not None:
-                mark, left = self._marks.behind(partition, offset, mark), 1
-                piece = mark.attempt
+            if mark.is_poison:
+                mark, left, piece = self._marks.behind(partition, offset, mark), 1, 1
         if left <= 0:
             self._marks.passed(partition)
         self._alone = None
+        metrics.ISOLATING.set(0)
         self._resume()
 
     def _gather(self, partition: Partition, most: int) -> int:
@@ -264,6 +267,7 @@ class Runner(Generic[T]):
                 self._marks.try_release()
             raise
         self._marks.final(batch.offsets, self._alone)
+        self._lag.final(batch.offsets)
         self._rejects.count(messages, len(rejected), self._clock())
         metrics.MESSAGES.inc(messages)
         metrics.BATCH_MESSAGES.observe(messages)
@@ -302,6 +306,7 @@ class Runner(Generic[T]):
         while (left := until - self._clock()) > 0 and not self._stop.is_set():
             self._consumer.pause(self._consumer.assignment())
             self._kept += self._poll(_CHUNK, min(left, _IDLE_SECONDS))
+            self._lag.update()
 
     def _resume(self) -> None:
         """Read on from all partitions, or from the one that is to be alone."""

@@ -21,7 +21,6 @@ from headrace.progress import OutcomeUnknown
 from headrace.registry import PlanError
 
 _REPORT_EVERY_SECONDS = 10.0
-_STOPS = (signal.SIGTERM, signal.SIGINT)
 _STOP_SECONDS = 20.0  # less than the supervisor's patience (30 s)
 
 
@@ -115,8 +114,7 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     """
     observability.set_up_logging(name, settings.log_level, settings.log_format)
     log, stop = structlog.get_logger(), threading.Event()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    threading.Thread(target=_stop_when_told, args=(stop,), daemon=True).start()
+    _stop_when_told(stop)
     try:
         observability.serve_metrics(settings.bind_host, settings.metrics_port)
         serve = build(stop)
@@ -138,15 +136,24 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
 
 
 def _stop_when_told(stop: threading.Event) -> None:
-    """On a thread, since the main one may be inside a call that does not return while something is away, and then hears no signal.
+    """Listen for signals on a thread: the main one may be in a call that does not return while something is away, and runs no handler then.
 
-    What has not ended by then has nothing committed: it may as well be cut.
+    What has not ended in time has nothing committed: it may as well be cut.
     """
-    signal.sigwait(_STOPS)
-    stop.set()
-    time.sleep(_STOP_SECONDS)
-    structlog.get_logger().warning("stopped in the middle of a batch, which the next start reads again", waited_seconds=_STOP_SECONDS)
-    os._exit(0)
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)  # written to at once, whatever the main thread does
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(wanted, lambda *_: None)
+
+    def listen() -> None:
+        os.read(told, 1)
+        stop.set()
+        time.sleep(_STOP_SECONDS)
+        structlog.get_logger().warning("stopped in the middle of a batch, which the next start reads again", waited_seconds=_STOP_SECONDS)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def _end(log: structlog.typing.FilteringBoundLogger, what: str, why: str) -> None:

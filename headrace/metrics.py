@@ -31,7 +31,7 @@ class LagGauge:
         self._final: dict[Partition, int] = {}
 
     def final(self, offsets: Mapping[Partition, int]) -> None:
-        """These are committed."""
+        """These are committed (negative: nothing is)."""
         self._final.update(offsets)
 
     def update(self) -> None:
@@ -41,11 +41,10 @@ class LagGauge:
             return
         self._next = now + self._every
         with suppress(KafkaException):  # another time
-            for at in self._consumer.position(self._consumer.assignment()):
-                _, high = self._consumer.get_watermark_offsets(at, timeout=_ASK_SECONDS) or (-1, -1)
-                final = self._final.get((at.topic, at.partition), at.offset)
-                if final >= 0 and high >= 0:
-                    LAG.labels(at.topic, str(at.partition)).set(max(0, high - final))
+            for at in self._consumer.assignment():
+                low, high = self._consumer.get_watermark_offsets(at, timeout=_ASK_SECONDS) or (0, 0)
+                final = max(low, self._final.get((at.topic, at.partition), low))
+                LAG.labels(at.topic, str(at.partition)).set(max(0, high - final))
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """No longer ours: another process reports them."""

@@ -7,7 +7,7 @@ follows a process that ended with those messages, and brings them through alone 
 been the end of three processes in a row. Whatever ends otherwise (an outage, too many rejects, a stop) takes its mark back.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -28,11 +28,13 @@ class Mark(msgspec.Struct, frozen=True):
     """What a process had in its hands, from the committed offset on.
 
     `crashes` counts processes in a row, anew once it is a single message; `after` says how many messages directly before were poison.
+    With `doubt`, the process did not crash: it stopped at the limit of rejects.
     """
 
     messages: int
     crashes: int
     after: int = 0
+    doubt: bool = False
 
     @property
     def is_poison(self) -> bool:
@@ -72,7 +74,7 @@ def read(metadata: str) -> Mark | None:
         mark = _decoder.decode(metadata)
     except (msgspec.DecodeError, UnicodeError):
         return None
-    return mark if mark.messages > 0 else None
+    return mark if mark.messages > 0 or mark.doubt else None
 
 
 def written(mark: Mark | None) -> str:
@@ -85,6 +87,7 @@ class Marks:
 
     def __init__(self, consumer: Consumer) -> None:
         self._offsets = Offsets(consumer)
+        self.in_doubt = False  # the process before us stopped at the limit of rejects
         self._unknown: set[Partition] = set()
         self._found: dict[Partition, tuple[int, Mark]] = {}  # left by others, and not passed yet
         self._fresh: set[Partition] = set()  # nothing of it is final since it came to us
@@ -95,18 +98,25 @@ class Marks:
         """They came to us. What Kafka has of them is looked up by `settle`, before anything of them may be read."""
         self._unknown |= set(partitions)
 
-    def settle(self) -> bool:
-        """Look up marks of partitions that are new; says whether there were any. Raises Unavailable or KafkaException."""
+    def settle(self) -> dict[Partition, int]:
+        """Look up the marks of partitions that are new, which gives their offsets too (negative where nothing is committed).
+
+        Raises Unavailable or KafkaException.
+        """
         if not self._unknown:
-            return False
-        asked = frozenset(self._unknown)
-        for partition, (offset, metadata) in self._offsets.committed(asked).items():
+            return {}
+        asked, self.in_doubt = frozenset(self._unknown), False
+        committed = self._offsets.committed(asked)
+        for partition, (offset, metadata) in committed.items():
             mark = read(metadata)
             if mark is not None and offset >= 0:
-                self._found[partition] = offset, mark
+                if mark.doubt:
+                    self.in_doubt = True
+                else:
+                    self._found[partition] = offset, mark
         self._fresh |= asked
         self._unknown -= asked
-        return True
+        return {partition: offset for partition, (offset, _) in committed.items()}
 
     def suspect(self, messages: Iterable[Message]) -> tuple[Partition, Mark] | None:
         """A partition whose next messages, of which the first is in `messages`, have a mark on them."""
@@ -174,6 +184,14 @@ class Marks:
         except Unavailable as why:  # it is counted from none again then
             structlog.get_logger().warning("a mark is not written", why=str(why))
         return mark
+
+    def doubt(self, starts: Mapping[Partition, int]) -> None:
+        """Tell the next process that we stop at the limit of rejects, with nothing final from these offsets on."""
+        self._held, self._in_kafka = {}, {}
+        try:
+            self._write({partition: (offset, Mark(0, 0, doubt=True)) for partition, offset in starts.items()})
+        except (Unavailable, KafkaException) as why:
+            structlog.get_logger().warning("a mark is not written", why=str(why))
 
     def has(self, partition: Partition) -> bool:
         """Whether a mark is on what is next of the partition, and the partition ours."""

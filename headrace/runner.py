@@ -143,7 +143,10 @@ class Runner(Generic[T]):
 
     def _settle(self) -> None:
         self._progress.settle()
-        if self._marks.settle():
+        if offsets := self._marks.settle():
+            if self._marks.in_doubt:
+                self._rejects.doubt()
+            self._lag.final(offsets)
             self._resume()
 
     def _read(self) -> None:
@@ -223,7 +226,7 @@ class Runner(Generic[T]):
         return [message for message in messages if (error := message.error()) is None or self._remark(error)]
 
     def _remark(self, error: KafkaError) -> bool:
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:  # said once; polls would go on to give nothing
             raise KafkaException(error)
         self._log.warning("kafka says", error=error.str(), code=error.name())
         return False
@@ -263,7 +266,9 @@ class Runner(Generic[T]):
                 self._progress.finish([letter_of(self._service, refusal) for refusal in rejected], batch.offsets)
         except BaseException as why:
             self._progress.abandon()
-            if isinstance(why, Unavailable | Rewind | TooManyRejects):
+            if isinstance(why, TooManyRejects):
+                self._marks.doubt(batch.starts)
+            elif isinstance(why, Unavailable | Rewind):
                 self._marks.try_release()
             raise
         self._marks.final(batch.offsets, self._alone)

@@ -1,6 +1,6 @@
 """One consumer as a process of its own, on the topics (and tables) of one test: `consumer_process.py SERVICE PREFIX NAMESPACE`.
 
-With TEST_POISON=HOW, a message whose value holds the word "poison" ends the process: in `parse` or `deliver`, by an exception, a signal, …
+With TEST_POISON="WHERE HOW", an event with the word "lethal" ends the process: in `parse` or `deliver`, by an exception or a signal.
 """
 
 import os
@@ -17,6 +17,10 @@ _ENDS: dict[str, Callable[[], object]] = {
 }
 
 
+def _lethal(message: Any) -> bool:
+    return b"lethal" in (message.value() or b"") and "dead-letter" not in message.topic()
+
+
 class Deadly:
     """A stage that a message can end."""
 
@@ -25,16 +29,15 @@ class Deadly:
 
     def parse(self, message: Any) -> object:
         """As the stage does, or the end."""
-        if self._where == "parse" and b"poison" in (message.value() or b""):
+        if self._where == "parse" and _lethal(message):
             self._end()
         return self._stage.parse(message)
 
     def deliver(self, items: Sequence[tuple[Any, Any]]) -> object:
-        """As the stage does, and then the end: all was done and nothing committed."""
-        done = self._stage.deliver(items)
-        if self._where == "deliver" and any(b"poison" in (message.value() or b"") for message, _ in items):
+        """As the stage does, or the end."""
+        if self._where == "deliver" and any(_lethal(message) for message, _ in items):
             self._end()
-        return done
+        return self._stage.deliver(items)
 
 
 def _make_deadly(where: str, how: str) -> None:

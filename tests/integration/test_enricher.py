@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 
 import msgspec
 
@@ -11,9 +10,7 @@ from tests.integration.consumers import (
     CLICK,
     ConsumerProcess,
     Gate,
-    duplicates,
     eventually,
-    ids_in,
     pair,
     produce,
     raw_event,
@@ -54,21 +51,6 @@ def test_valid_events_go_out_with_their_bytes_and_bad_ones_are_dead_lettered_wit
         assert enricher.stop() == 0
 
 
-def test_nothing_is_lost_doubled_or_dead_lettered_when_it_is_killed_again_and_again() -> None:
-    wanted = [f"e{n}" for n in range(40_000)]
-    with topics() as ours, ConsumerProcess("enricher", ours) as enricher:
-        produce(ours.raw, (pair(raw_event(id)) for id in wanted))
-        for _ in range(4):
-            time.sleep(1.2)  # long enough to be in the middle of something
-            enricher.kill()
-            enricher.start()
-        eventually(lambda: len(read_all(ours.enriched)), len(wanted))
-        found = ids_in(ours.enriched)
-        assert duplicates(found) == []
-        assert set(found) == set(wanted)
-        assert read_all(ours.dead_letter("enricher")) == []
-
-
 def test_an_enrichment_api_that_is_away_delays_events_and_dead_letters_none() -> None:
     gate = Gate(os.environ["ENRICHMENT_API_URL"])
     purchase = {"type": "purchase", "dataschema": "purchase/1-0-0", "subject": "customer-1"}
@@ -93,22 +75,6 @@ def test_an_enrichment_api_that_is_away_delays_events_and_dead_letters_none() ->
         assert all(0 <= score <= 1 for score in scores)
         assert {bytes(of.enrichment) for of in found if of.type == "button_click"} == {b"{}"}
         assert read_all(ours.dead_letter("enricher")) == []
-
-
-def test_a_second_copy_takes_over_half_and_gives_it_back() -> None:
-    wanted = [f"e{n}" for n in range(6000)]
-    with topics(4) as ours, ConsumerProcess("enricher", ours, "a") as one, ConsumerProcess("enricher", ours, "b") as other:
-        for start in range(0, 6000, 1000):
-            produce(ours.raw, [pair(raw_event(id)) for id in wanted[start : start + 1000]])
-            time.sleep(0.5)
-            if start == 3000:
-                eventually(lambda: '"assigned"' in other.said(), True)
-                other.kill()
-        eventually(lambda: len(read_all(ours.enriched)), len(wanted))
-        found = ids_in(ours.enriched)
-        assert duplicates(found) == []
-        assert set(found) == set(wanted)
-        assert one.is_running()
 
 
 def test_it_stops_where_nearly_all_would_be_rejected() -> None:

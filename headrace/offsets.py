@@ -66,6 +66,24 @@ class Offsets:
         return {(at.topic, at.partition): (at.offset, at.metadata or "") for at in found}
 
 
+def within(seconds: float, action: Callable[[], None]) -> bool:
+    """Do `action` on a thread, and say whether it has ended in time; what it raises comes out. One that has not goes on unseen."""
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            action()
+        except Exception as error:  # handed on below
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    return not thread.is_alive()
+
+
 def call(name: str, action: Callable[[], None], times: int = 1) -> None:
     """`action`, repeated where Kafka says that the same call may be. Raises Unavailable, or KafkaException where nothing will help."""
     for left in reversed(range(times)):

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from headrace import dead_letter
 from headrace.dead_letter import DeadLetter, Unavailable
 from headrace.messages import Partition
-from headrace.offsets import CALL_SECONDS, Offsets, call
+from headrace.offsets import CALL_SECONDS, Offsets, call, within
 
 FLUSH_SECONDS = 40.0  # more than delivery.timeout.ms (30 s): after it, each message has its outcome
 
@@ -126,10 +126,10 @@ class TransactionProgress:
         if letters:
             self.publish(self._topic, [{"key": letter.dead_letter_id.encode(), "value": dead_letter.encode(letter)} for letter in letters])
         group = self._consumer.consumer_group_metadata()
-        call(
-            "send_offsets_to_transaction",
-            lambda: self._producer.send_offsets_to_transaction(_positions(offsets), group, CALL_SECONDS),
-        )
+        # librdkafka may never return from this one where Kafka was away: it does not keep the time limit (its issues 5456 and 5511).
+        if not within(CALL_SECONDS + 2, lambda: self._send_offsets(offsets, group)):
+            self._open = False  # this producer is of no more use, not even to abort
+            raise OutcomeUnknown("Kafka: send_offsets_to_transaction does not return; the next start aborts the transaction")
         self._open = False
         try:
             call("commit_transaction", lambda: self._producer.commit_transaction(FLUSH_SECONDS), times=3)
@@ -141,6 +141,12 @@ class TransactionProgress:
                 raise OutcomeUnknown(str(why)) from why
             self._open = True
             raise
+
+    def _send_offsets(self, offsets: Mapping[Partition, int], group: object) -> None:
+        call(
+            "send_offsets_to_transaction",
+            lambda: self._producer.send_offsets_to_transaction(_positions(offsets), group, CALL_SECONDS),
+        )
 
     def abandon(self) -> None:
         """Abort: readers never see what was produced. Where that cannot be done, the process ends, and the next one's start does it."""

@@ -124,7 +124,10 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
         _end(log, "the tracking plan cannot be used", "; ".join(error.problems))
     except TooManyRejects as error:
         _end(log, "too many rejects", str(error))
-    except (KafkaException, OutcomeUnknown) as error:
+    except OutcomeUnknown as error:
+        log.error("Kafka ended this process's part", why=str(error))
+        os._exit(1)  # at once: a call that does not return would keep the interpreter from ending
+    except KafkaException as error:
         _end(log, "Kafka ended this process's part", str(error))
     except OSError as error:
         _end(log, "cannot start", f"{error.strerror or error} (metrics on {settings.bind_host}:{settings.metrics_port})")

@@ -132,6 +132,10 @@ class ConsumerProcess:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self._forget()
+
+    def _forget(self) -> None:
+        print(self.said()[-8000:])  # pytest shows it where a test fails
         self.log.unlink()
 
     def start(self) -> None:
@@ -191,7 +195,7 @@ class Supervised(ConsumerProcess):
         if self._process.poll() is None:
             self._process.kill()
         self._thread.join()
-        self.log.unlink()
+        self._forget()
 
 
 def _free_port() -> int:

@@ -139,6 +139,7 @@ def test_stopped_and_killed_in_the_middle_again_and_again_it_loses_and_doubles_n
             before = len(consumer.arrived())
             consumer.produce(wanted[part :: len(ends)])
             eventually(_more_than(before, lambda: len(consumer.arrived())), True)  # in the middle, where it is slow enough
+            eventually(_more_than(part, lambda: process.said().count('"started"')), True)  # it hears signals from here on
             assert end() in (0, None)
             process.start()
         eventually(consumer.arrived, wanted)

@@ -77,6 +77,8 @@ class LakeStage:
 
     # ---- Progress ----
 
+    only_kafka = False
+
     def start(self) -> None:
         """Open the tables, which are made where they are not there yet."""
         self._tables = self._open_tables()

@@ -1,42 +1,18 @@
 """The batch loader on a real Kafka and a real lake: the tables hold every message once, whatever is killed or away."""
 
-import os
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
-from pyiceberg.catalog.sql import SqlCatalog
 
-from headrace import dead_letter, lake
+from headrace import dead_letter
 from headrace.dead_letter import DeadLetter, Reason
 from headrace.runner import Rewind
-from headrace.settings import Settings
 from loaders.batch import rows
 from loaders.batch.table import BronzeTable, open_table
-from tests.integration.consumers import CLICK, ConsumerProcess, Gate, enriched_event, eventually, pair, produce, read_all, topics
-
-
-class LakeOnly(lake.LakeSettings, Settings):
-    """Where the lake of the tests is."""
-
-
-@contextmanager
-def namespace() -> Iterator[str]:
-    """A namespace for one test's bronze tables."""
-    name = f"bronze_test_{uuid.uuid4().hex[:8]}"
-    yield name
-    catalog = lake.load_catalog(LakeOnly.load())
-    for table in catalog.list_tables(name):
-        catalog.purge_table(table)
-    catalog.drop_namespace(name)
-
-
-def catalog() -> SqlCatalog:
-    return lake.load_catalog(LakeOnly.load())
+from tests.integration.consumers import CLICK, ConsumerProcess, enriched_event, eventually, pair, produce, read_all, topics
+from tests.integration.lakes import catalog, namespace
 
 
 def places(name: str) -> list[tuple[str, int, int]]:
@@ -108,22 +84,6 @@ def test_rows_say_what_the_messages_said() -> None:
         assert datetime(2026, 1, 31, tzinfo=UTC).date() in days
 
 
-def test_killed_again_and_again_the_tables_hold_every_message_once() -> None:
-    with topics() as ours, namespace() as bronze:
-        settings = {"BATCH_LOADER_MAX_ROWS": "2000", "BATCH_LOADER_MAX_AGE_SECONDS": "1"}
-        with ConsumerProcess("batch-loader", ours, namespace=bronze, **settings) as loader:
-            for part in range(6):
-                produce(ours.enriched, [pair(enriched_event(f"e{part}-{n}")) for n in range(5000)])
-                produce(ours.dead_letter("collector"), [(b"", b"garbage")] * 200)
-                time.sleep(1.7)  # long enough to be in the middle of something
-                loader.kill()
-                loader.start()
-            eventually(lambda: len(places(f"{bronze}.events")), 30_000)
-            eventually(lambda: len(places(f"{bronze}.dead_letters")), 1200)
-            assert places(f"{bronze}.events") == messages(ours.enriched)
-            assert places(f"{bronze}.dead_letters") == messages(ours.dead_letter("collector"))
-
-
 def test_two_loaders_that_know_nothing_of_each_other_double_nothing() -> None:
     """Two groups, so Kafka gives both every partition: only the table's offsets stand between them."""
     with topics() as ours, namespace() as bronze:
@@ -141,47 +101,6 @@ def test_two_loaders_that_know_nothing_of_each_other_double_nothing() -> None:
             assert "another loader has written" in one.said() + other.said()
             assert one.is_running()
             assert other.is_running()
-
-
-def test_copies_of_one_group_share_and_take_over() -> None:
-    with topics(4) as ours, namespace() as bronze:
-        settings = {"BATCH_LOADER_MAX_ROWS": "1000", "BATCH_LOADER_MAX_AGE_SECONDS": "0.5"}
-        with (
-            ConsumerProcess("batch-loader", ours, "a", bronze, **settings) as one,
-            ConsumerProcess("batch-loader", ours, "b", bronze, **settings) as other,
-        ):
-            for part in range(8):
-                produce(ours.enriched, [pair(enriched_event(f"e{part}-{n}")) for n in range(1500)])
-                time.sleep(0.5)
-                if part == 4:
-                    eventually(lambda: '"reading from"' in other.said(), True)
-                    other.kill()
-            eventually(lambda: len(places(f"{bronze}.events")), 12_000)
-            assert places(f"{bronze}.events") == messages(ours.enriched)
-            assert one.is_running()
-
-
-@pytest.mark.parametrize("setting", ["LAKE_CATALOG_URL", "S3_ENDPOINT"])
-def test_a_lake_that_is_away_delays_rows_and_dead_letters_none(setting: str) -> None:
-    gate = Gate(os.environ[setting])
-    with topics() as ours, namespace() as bronze:
-        settings = {"BATCH_LOADER_MAX_AGE_SECONDS": "0.5", setting: gate.url}
-        with ConsumerProcess("batch-loader", ours, namespace=bronze, **settings) as loader:
-            produce(ours.enriched, [pair(enriched_event(f"a{n}")) for n in range(100)])
-            eventually(lambda: "unavailable" in loader.said(), True)
-            gate.open()
-            eventually(lambda: len(places(f"{bronze}.events")), 100)
-            gate.shut()
-            produce(ours.enriched, [pair(enriched_event(f"b{n}")) for n in range(100)])
-            said = loader.said().count('"unavailable: waiting"')
-            eventually(lambda: loader.said().count('"unavailable: waiting"') > said, True)
-            produce(ours.enriched, [pair(enriched_event(f"c{n}")) for n in range(100)])
-            gate.open()
-            eventually(lambda: len(places(f"{bronze}.events")), 300)
-            assert places(f"{bronze}.events") == messages(ours.enriched)
-            assert read_all(ours.dead_letter("loader")) == []
-            assert loader.is_running()
-        gate.shut()
 
 
 def _rows(first: int, count: int) -> pa.Table:

@@ -27,7 +27,8 @@ from tests.integration.consumers import (
     read_all,
     topics,
 )
-from tests.integration.test_batch_loader import catalog, namespace, places
+from tests.integration.lakes import catalog, namespace
+from tests.integration.test_batch_loader import places
 from tests.integration.test_realtime_loader import search
 from tests.scripted_enrichment_api import Json, scripted_api, well
 
@@ -62,21 +63,6 @@ def test_valid_events_go_out_with_their_bytes_and_bad_ones_are_dead_lettered_wit
         assert (by_reason["unknown_type"].id, by_reason["unknown_type"].key_id) == ("b1", "k")
         assert {letter.service for letter in letters} == {"enricher"}
         assert enricher.stop() == 0
-
-
-def test_nothing_is_lost_doubled_or_dead_lettered_when_it_is_killed_again_and_again() -> None:
-    wanted = [f"e{n}" for n in range(40_000)]
-    with topics() as ours, ConsumerProcess("enricher", ours) as enricher:
-        produce(ours.raw, (pair(raw_event(id)) for id in wanted))
-        for _ in range(4):
-            time.sleep(1.2)  # long enough to be in the middle of something
-            enricher.kill()
-            enricher.start()
-        eventually(lambda: len(read_all(ours.enriched)), len(wanted))
-        found = ids_in(ours.enriched)
-        assert duplicates(found) == []
-        assert set(found) == set(wanted)
-        assert read_all(ours.dead_letter("enricher")) == []
 
 
 PURCHASE = {
@@ -214,22 +200,6 @@ def test_killed_while_a_slow_enrichment_api_scores_nothing_is_lost_or_doubled(tm
         assert set(found) == set(wanted)
         assert {of["repurchase"]["score"] for of in found.values()} == {0.5}
         assert read_all(ours.dead_letter("enricher")) == []
-
-
-def test_a_second_copy_takes_over_half_and_gives_it_back() -> None:
-    wanted = [f"e{n}" for n in range(6000)]
-    with topics(4) as ours, ConsumerProcess("enricher", ours, "a") as one, ConsumerProcess("enricher", ours, "b") as other:
-        for start in range(0, 6000, 1000):
-            produce(ours.raw, [pair(raw_event(id)) for id in wanted[start : start + 1000]])
-            time.sleep(0.5)
-            if start == 3000:
-                eventually(lambda: '"assigned"' in other.said(), True)
-                other.kill()
-        eventually(lambda: len(read_all(ours.enriched)), len(wanted))
-        found = ids_in(ours.enriched)
-        assert duplicates(found) == []
-        assert set(found) == set(wanted)
-        assert one.is_running()
 
 
 def test_it_stops_where_nearly_all_would_be_rejected() -> None:

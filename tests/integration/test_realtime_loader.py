@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 import uuid
 
 import httpx
@@ -10,7 +9,7 @@ import msgspec
 
 from headrace import dead_letter, event
 from headrace.dead_letter import DeadLetter, Reason
-from tests.integration.consumers import CLICK, ConsumerProcess, Gate, enriched_event, eventually, pair, produce, read_all, topics
+from tests.integration.consumers import CLICK, ConsumerProcess, enriched_event, eventually, pair, produce, read_all, topics
 
 
 def search(alias: str, **term: str) -> list[dict[str, object]]:
@@ -99,34 +98,3 @@ def test_every_event_is_searchable_or_dead_lettered_whatever_its_data_is() -> No
         produce(ours.enriched, map(pair, events))
         eventually(lambda: len(read_all(ours.dead_letter("loader"))), len(no_fit))
         eventually(lambda: len(search("events_all", source=source)), len(fit))
-
-
-def test_an_elasticsearch_that_is_away_delays_documents_and_dead_letters_none() -> None:
-    source = uuid.uuid4().hex
-    gate = Gate(os.environ["ELASTICSEARCH_URL"])
-    with topics() as ours, ConsumerProcess("realtime-loader", ours, ELASTICSEARCH_URL=gate.url) as loader:
-        produce(ours.enriched, [pair(enriched_event(f"a{n}", source=source)) for n in range(100)])
-        eventually(lambda: "unavailable" in loader.said(), True)
-        gate.open()
-        eventually(lambda: len(search("events_all", source=source)), 100)
-        gate.shut()
-        produce(ours.enriched, [pair(enriched_event(f"b{n}", source=source)) for n in range(100)])
-        time.sleep(3)
-        produce(ours.enriched, [pair(enriched_event(f"c{n}", source=source)) for n in range(100)])
-        gate.open()
-        eventually(lambda: len(search("events_all", source=source)), 300)
-        assert read_all(ours.dead_letter("loader")) == []
-        assert loader.is_running()
-        gate.shut()
-
-
-def test_killed_again_and_again_it_loads_every_event() -> None:
-    source = uuid.uuid4().hex
-    with topics() as ours, ConsumerProcess("realtime-loader", ours) as loader:
-        produce(ours.enriched, [pair(enriched_event(f"e{n}", source=source)) for n in range(9000)])
-        for _ in range(3):
-            time.sleep(1.5)
-            loader.kill()
-            loader.start()
-        eventually(lambda: len(search("events_all", source=source)), 9000)
-        assert read_all(ours.dead_letter("loader")) == []

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -66,6 +67,16 @@ def raw_event(id: str, **changed: Any) -> RawEvent:
 def enriched_event(id: str, **changed: Any) -> EnrichedEvent:
     raw = msgspec.structs.asdict(raw_event(id))
     return EnrichedEvent(**({**raw, "enriched_at": event.now()} | changed))
+
+
+def scores_required(folder: Path) -> str:
+    """A copy of the platform's schemas in `folder`, with a plan where purchases wait for their score."""
+    shutil.copytree(ROOT / "schemas", folder / "schemas")
+    plan = folder / "schemas" / "tracking_plan.yaml"
+    text = plan.read_text()
+    assert "enrich: {repurchase: optional}" in text
+    plan.write_text(text.replace("enrich: {repurchase: optional}", "enrich: {repurchase: required}"))
+    return str(folder / "schemas")
 
 
 def pair(of: RawEvent) -> tuple[bytes, bytes]:

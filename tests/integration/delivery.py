@@ -1,10 +1,12 @@
 """What the delivery tests need to know of each consumer and of each broker, so that the tests themselves know neither."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import httpx
 import msgspec
@@ -64,7 +66,7 @@ class Consumer:
     """One of the three services on topics (and a table, and an Elasticsearch source) of its own."""
 
     name: str
-    settings: ClassVar[dict[str, str]]
+    settings: dict[str, str]
     needs: tuple[str, ...]  # settings with the addresses of what it depends on besides Kafka
     bad: Pair
     bad_reason: Reason
@@ -117,12 +119,20 @@ class Consumer:
 
 class Enricher(Consumer):
     name = "enricher"
-    settings: ClassVar = {"ENRICHER_MAX_BATCH_MESSAGES": "100"}
+    settings = {"ENRICHER_MAX_BATCH_MESSAGES": "100"}
     needs = ("ENRICHMENT_API_URL",)
     bad = pair(raw_event("bad", type="no_such_type"))
     bad_reason = Reason.UNKNOWN_TYPE
     reads_own_letters = 0
     ends_by = "parse segfault"
+
+    def __init__(self, ours: Topics, broker: Broker) -> None:
+        super().__init__(ours, broker)
+        self._folder = tempfile.TemporaryDirectory()
+        self.settings = {**self.settings, "SCHEMAS_DIR": consumers.scores_required(Path(self._folder.name))}
+
+    def end(self) -> None:
+        self._folder.cleanup()
 
     @property
     def keeps_place(self) -> bool:
@@ -145,7 +155,7 @@ class Enricher(Consumer):
 
 class Realtime(Consumer):
     name = "realtime-loader"
-    settings: ClassVar = {"REALTIME_LOADER_MAX_BATCH_MESSAGES": "100", "REALTIME_LOADER_MAX_BATCH_SECONDS": "0.2"}
+    settings = {"REALTIME_LOADER_MAX_BATCH_MESSAGES": "100", "REALTIME_LOADER_MAX_BATCH_SECONDS": "0.2"}
     needs = ("ELASTICSEARCH_URL",)
     bad = (b"bad", b"{}")
     bad_reason = Reason.UNPARSEABLE
@@ -159,7 +169,7 @@ class Realtime(Consumer):
 
 class Batch(Consumer):
     name = "batch-loader"
-    settings: ClassVar = {"BATCH_LOADER_MAX_ROWS": "500", "BATCH_LOADER_MAX_AGE_SECONDS": "0.3"}
+    settings = {"BATCH_LOADER_MAX_ROWS": "500", "BATCH_LOADER_MAX_AGE_SECONDS": "0.3"}
     needs = ("LAKE_CATALOG_URL", "S3_ENDPOINT")
     bad = (b"bad", b"{}")
     bad_reason = Reason.UNPARSEABLE

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import time
 import uuid
@@ -15,7 +14,6 @@ import msgspec
 from headrace import dead_letter, event
 from tests.integration.consumers import (
     CLICK,
-    ROOT,
     ConsumerProcess,
     Gate,
     duplicates,
@@ -25,6 +23,7 @@ from tests.integration.consumers import (
     produce,
     raw_event,
     read_all,
+    scores_required,
     topics,
 )
 from tests.integration.lakes import catalog, namespace
@@ -73,16 +72,6 @@ PURCHASE = {
 }
 
 
-def _required(folder: Path) -> str:
-    """The platform's schemas, with a plan where purchases wait for their score."""
-    shutil.copytree(ROOT / "schemas", folder / "schemas")
-    plan = folder / "schemas" / "tracking_plan.yaml"
-    text = plan.read_text()
-    assert "enrich: {repurchase: optional}" in text
-    plan.write_text(text.replace("enrich: {repurchase: optional}", "enrich: {repurchase: required}"))
-    return str(folder / "schemas")
-
-
 def enrichments(topic: str) -> dict[str, Any]:
     """The enrichment of each event, by id."""
     found = [event.decode_enriched(message.value()) for message in read_all(topic)]
@@ -94,7 +83,7 @@ def test_while_the_enrichment_api_is_away_required_scores_are_waited_for_and_not
     gate = Gate(os.environ["ENRICHMENT_API_URL"])
     waiting = {
         "ENRICHMENT_API_URL": gate.url,
-        "SCHEMAS_DIR": _required(tmp_path),
+        "SCHEMAS_DIR": scores_required(tmp_path),
         "ENRICHER_BREAKER_SECONDS": "0.5",
         "ENRICHER_MAX_BATCH_SECONDS": "2",
     }
@@ -186,7 +175,7 @@ def test_killed_while_a_slow_enrichment_api_scores_nothing_is_lost_or_doubled(tm
         scripted_api(slow) as api,
         topics() as ours,
         ConsumerProcess(
-            "enricher", ours, ENRICHMENT_API_URL=api.url, ENRICHER_MAX_BATCH_MESSAGES="500", SCHEMAS_DIR=_required(tmp_path)
+            "enricher", ours, ENRICHMENT_API_URL=api.url, ENRICHER_MAX_BATCH_MESSAGES="500", SCHEMAS_DIR=scores_required(tmp_path)
         ) as enricher,
     ):
         produce(ours.raw, (pair(raw_event(id, **PURCHASE)) for id in wanted))

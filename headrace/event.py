@@ -13,7 +13,7 @@ RAW_TOPIC = "events.raw"
 ENRICHED_TOPIC = "events.enriched"
 
 
-class Receipt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+class Receipt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
     """What the server knows of the sending. No client can set any of it."""
 
     collector_id: str
@@ -23,7 +23,7 @@ class Receipt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     user_agent: str | None = None
 
 
-class RawEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
+class RawEvent(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """An event as the collector wrote it to `events.raw`.
 
     `time` and `received_at` are RFC 3339 in UTC with a `Z`; `dataschema` is a schema ref such as `purchase/1-0-0`;
@@ -41,7 +41,7 @@ class RawEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
     subject: str | None = None
 
 
-class EnrichedEvent(RawEvent, kw_only=True, omit_defaults=True):
+class EnrichedEvent(RawEvent, kw_only=True, omit_defaults=True, gc=False):
     """An event as the enricher wrote it to `events.enriched`: its data is valid.
 
     `enrichment` is a JSON object with one member for each enrichment that the tracking plan names for the type, `{}` where it names none.

@@ -1,5 +1,6 @@
 """What every consumer's `main.py` needs around its runner: settings, clients, signals, and how the process ends."""
 
+import gc
 import logging
 import signal
 import sys
@@ -117,6 +118,8 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     try:
         observability.serve_metrics(settings.bind_host, settings.metrics_port)
         serve = build(stop)
+        gc.freeze()  # what is there now stays; and a batch, which has no cycles, is not searched for them again and again
+        gc.set_threshold(100_000)
         log.info("started", group=settings.group, instance=settings.instance)
         serve()
     except PlanError as error:

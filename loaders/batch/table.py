@@ -1,4 +1,4 @@
-"""A bronze table: rows and the Kafka offsets behind them, in one Iceberg commit.
+"""A bronze table: files of rows and the Kafka offsets behind them, in one Iceberg commit.
 
 The table property `headrace.offset.<topic>.<partition>` is the next offset to read. Why no row is lost or doubled:
 
@@ -10,13 +10,14 @@ The table property `headrace.offset.<topic>.<partition>` is the next offset to r
    orphans, and the maintenance of the table removes them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -29,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from headrace.dead_letter import Unavailable
 from headrace.messages import Partition
 from headrace.runner import Rewind
+from loaders.batch.files import write_files
 
 Offsets = Mapping[Partition, int]
 
@@ -107,8 +109,15 @@ class BronzeTable:
         said = {partition: properties.get(_key(partition)) for partition in partitions}
         return {partition: None if text is None else int(text) for partition, text in said.items()}
 
-    def append(self, rows: pa.Table, offsets: Offsets) -> None:
-        """Add `rows` and move to `offsets`, unless the table is there already (an earlier attempt did land).
+    def write(self, rows: pa.Table) -> list[DataFile]:
+        """Put `rows` into files that nobody sees before a commit names them."""
+        try:
+            return write_files(self._table, rows)
+        except OSError as error:
+            raise _unavailable(self._name, error) from error
+
+    def append(self, files: Sequence[DataFile], offsets: Offsets) -> None:
+        """Add `files` and move to `offsets`, unless the table is there already (an earlier attempt did land).
 
         Raises Rewind where another loader has written from these partitions since `look_up`.
         """
@@ -116,7 +125,7 @@ class BronzeTable:
         now = self._offsets(offsets)
         if now == seen != offsets:
             try:
-                self._commit(rows, seen, offsets)
+                self._commit(files, seen, offsets)
                 now = dict(offsets)
             except (CommitFailedException, SQLAlchemyError, OSError) as error:
                 now = self._offsets(offsets)
@@ -126,14 +135,16 @@ class BronzeTable:
             raise Rewind(f"{self._name}: another loader has written from the same partitions")
         self._seen.update(now)
 
-    def _commit(self, rows: pa.Table, seen: Mapping[Partition, int | None], offsets: Offsets) -> None:
+    def _commit(self, files: Sequence[DataFile], seen: Mapping[Partition, int | None], offsets: Offsets) -> None:
         moved = SetPropertiesUpdate(updates={_key(partition): str(offset) for partition, offset in offsets.items()})
         unchanged = _OffsetsUnchanged(seen={_key(p): None if offset is None else str(offset) for p, offset in seen.items()})
         with self._table.transaction() as transaction:
             # What Transaction.set_properties does, with a requirement of our own.
             transaction._apply((moved,), (unchanged,))  # type: ignore[arg-type]  # PyIceberg names its own requirements only
-            if rows.num_rows:
-                transaction.append(rows)
+            if files:
+                with transaction.update_snapshot().merge_append() as snapshot:
+                    for file in files:
+                        snapshot.append_data_file(file)
 
 
 def _unavailable(name: str, error: Exception) -> Unavailable:

@@ -118,8 +118,7 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     try:
         observability.serve_metrics(settings.bind_host, settings.metrics_port)
         serve = build(stop)
-        gc.freeze()  # what is there now stays; and a batch, which has no cycles, is not searched for them again and again
-        gc.set_threshold(100_000)
+        spare_the_collector()
         log.info("started", group=settings.group, instance=settings.instance)
         serve()
     except PlanError as error:
@@ -131,6 +130,12 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     except OSError as error:
         _end(log, "cannot start", f"{error.strerror or error} (metrics on {settings.bind_host}:{settings.metrics_port})")
     log.info("stopped")
+
+
+def spare_the_collector() -> None:
+    """Let Python not search for cycles, again and again, in what stays for good and in batches, which have none."""
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 def _end(log: structlog.typing.FilteringBoundLogger, what: str, why: str) -> None:

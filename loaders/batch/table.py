@@ -22,7 +22,7 @@ from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.update import SetPropertiesUpdate, ValidatableTableRequirement
+from pyiceberg.table.update import RemoveSnapshotsUpdate, SetPropertiesUpdate, ValidatableTableRequirement
 from pyiceberg.transforms import DayTransform
 from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, StringType, TimestamptzType
 from sqlalchemy.exc import SQLAlchemyError
@@ -47,6 +47,12 @@ _PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",  # of old metadata.json only; snapshots and data are left to maintenance
     "write.metadata.previous-versions-max": "100",
 }
+
+
+# Every commit reads and writes all that the metadata says, so it must not grow for ever: with 2,000 snapshots it is 1.3 MB and costs 40 ms,
+# with those of five days of commits every ten seconds it would be 28 MB and 1.7 s.
+_MOST_SNAPSHOTS = 2000
+_TOO_MANY = 100  # that many more go at once
 
 
 def _key(partition: Partition) -> str:
@@ -141,10 +147,21 @@ class BronzeTable:
         with self._table.transaction() as transaction:
             # What Transaction.set_properties does, with a requirement of our own.
             transaction._apply((moved,), (unchanged,))  # type: ignore[arg-type]  # PyIceberg names its own requirements only
+            if old := _old_snapshots(self._table.metadata):
+                transaction._apply((RemoveSnapshotsUpdate(snapshot_ids=old),))  # type: ignore[call-arg]  # its alias or its name
             if files:
                 with transaction.update_snapshot().merge_append() as snapshot:
                     for file in files:
                         snapshot.append_data_file(file)
+
+
+def _old_snapshots(metadata: TableMetadata) -> list[int]:
+    """Those to forget. Their rows are in the newer ones too; what a person tagged stays."""
+    if len(metadata.snapshots) < _MOST_SNAPSHOTS + _TOO_MANY:
+        return []
+    named = {ref.snapshot_id for ref in metadata.refs.values()}
+    by_age = sorted(metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)
+    return [snapshot.snapshot_id for snapshot in by_age[:-_MOST_SNAPSHOTS] if snapshot.snapshot_id not in named]
 
 
 def _unavailable(name: str, error: Exception) -> Unavailable:

@@ -5,7 +5,9 @@ done. Kafka's key keeps all sendings in one partition, so "first" is the same ev
 is received on another day is a second document, which silver (where duplicates and conflicts are decided) has not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -17,7 +19,10 @@ from headrace.messages import Message, Partition, Rejected, letter_in
 from loaders.realtime.mapping import Document, bare_dead_letter_document, dead_letter_document, event_document
 
 SERVICE = "realtime-loader"
+Item = tuple[Message, Document]
 _BULK_BYTES = 8_000_000  # Elasticsearch refuses a request of more than 100 MB, and takes 5 to 15 best
+_LANES = 4  # bulk requests at a time: with one, we and Elasticsearch would wait for each other
+_LANE_DOCUMENTS = 250  # fewer are not worth a request
 _DONE = frozenset({200, 201, 409})
 _REFUSED = frozenset({400, 413})
 # Refusals that are no fault of the document: somebody closed the index, or the cluster takes no more shards.
@@ -55,6 +60,7 @@ class RealtimeStage:
     def __init__(self, bulk: Bulk, events_topic: str) -> None:
         self._bulk = bulk
         self._events_topic = events_topic
+        self._pool = ThreadPoolExecutor(_LANES, "bulk")
         self._log = structlog.get_logger()
         # What is settled of a batch of which other items wait: where the message is from, and its refusal if it has one.
         self._settled: dict[tuple[Partition, int], Rejected | None] = {}
@@ -68,22 +74,21 @@ class RealtimeStage:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(Reason.UNPARSEABLE, f"not an event as the enricher writes it: {error}") from None
 
-    def deliver(self, items: Sequence[tuple[Message, Document]]) -> Sequence[Rejected]:
+    def deliver(self, items: Sequence[Item]) -> Sequence[Rejected]:
         """Index all. Items that Elasticsearch cannot take now are tried again with the next call, alone: the others are done by then."""
         rejected: list[Rejected] = []
         waiting: dict[tuple[Partition, int], Outcome] = {}
         still_open = [item for item in items if _place(item[0]) not in self._settled] if self._settled else items
-        for chunk in _chunks(still_open):
-            for (message, document), outcome in zip(chunk, self._bulk.create([document for _, document in chunk]), strict=True):
-                if outcome.is_done:
-                    continue
-                if not outcome.is_refusal:
-                    waiting[_place(message)] = outcome
-                elif message.topic() == self._events_topic:
-                    detail = f"Elasticsearch refused the document for {document.index}: {outcome.error}"
-                    rejected.append(Rejected(message, Reason.DOCUMENT_REJECTED, detail))
-                else:
-                    self._index_bare(message, outcome)
+        for (message, document), outcome in self._outcomes(still_open):
+            if outcome.is_done:
+                continue
+            if not outcome.is_refusal:
+                waiting[_place(message)] = outcome
+            elif message.topic() == self._events_topic:
+                detail = f"Elasticsearch refused the document for {document.index}: {outcome.error}"
+                rejected.append(Rejected(message, Reason.DOCUMENT_REJECTED, detail))
+            else:
+                self._index_bare(message, outcome)
         if waiting:
             self._settled |= {_place(message): None for message, _ in still_open if _place(message) not in waiting}
             self._settled |= {_place(refusal.message): refusal for refusal in rejected}
@@ -91,6 +96,18 @@ class RealtimeStage:
             raise Unavailable(f"Elasticsearch: {len(waiting)} of {len(items)} documents not taken now: {why}")
         earlier, self._settled = self._settled, {}
         return [*filter(None, (earlier.get(_place(message)) for message, _ in items)), *rejected] if earlier else rejected
+
+    def _outcomes(self, items: Sequence[Item]) -> Iterator[tuple[Item, Outcome]]:
+        """What Elasticsearch says of each, once all requests are over."""
+        lanes = [self._pool.submit(self._lane, lane) for lane in _lanes(items)]
+        wait(lanes)
+        return chain.from_iterable([lane.result() for lane in lanes])
+
+    def _lane(self, items: Sequence[Item]) -> list[tuple[Item, Outcome]]:
+        answered: list[tuple[Item, Outcome]] = []
+        for chunk in _chunks(items):
+            answered += zip(chunk, self._bulk.create([document for _, document in chunk]), strict=True)
+        return answered
 
     def _index_bare(self, message: Message, refused: Outcome) -> None:
         outcome = self._bulk.create([bare_dead_letter_document(letter_in(SERVICE, message), refused.error)])[0]
@@ -105,8 +122,17 @@ def _place(message: Message) -> tuple[Partition, int]:
     return (message.topic(), message.partition()), message.offset()
 
 
-def _chunks(items: Sequence[tuple[Message, Document]]) -> Iterator[list[tuple[Message, Document]]]:
-    chunk: list[tuple[Message, Document]] = []
+def _lanes(items: Sequence[Item]) -> Iterable[Sequence[Item]]:
+    """Parts that may be indexed at the same time: all sendings of an event are in one of them, in their order, so that the first stays."""
+    count = min(_LANES, 1 + len(items) // _LANE_DOCUMENTS)
+    lanes: list[list[Item]] = [[] for _ in range(count)]
+    for item in items:
+        lanes[hash(item[1].id) % count].append(item)
+    return filter(None, lanes)
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[list[Item]]:
+    chunk: list[Item] = []
     size = 0
     for item in items:
         length = len(item[1].source)

@@ -191,6 +191,6 @@ def test_items_that_elasticsearch_cannot_take_now_wait_while_the_others_are_done
         waiting = re.findall(r"(\d+) of (\d+) documents not taken now", loader.said())
         assert {int(few) for few, _ in waiting} <= set(range(1, 51))
         elastic("PUT" if opened[0] == "_settings" else "POST", f"{index}/{opened[0]}", **opened[1]).raise_for_status()
-        eventually(lambda: len(search("events_all", source=source)), 101)
+        eventually(lambda: len(search("events_all", source=source)), 101, 180)  # opening an index waits for its shard
         assert read_all(ours.dead_letter("loader")) == []
         assert loader.is_running()

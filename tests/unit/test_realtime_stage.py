@@ -1,5 +1,7 @@
 """What the real-time loader makes of Elasticsearch's answers, item by item."""
 
+import threading
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -73,6 +75,43 @@ def test_a_batch_of_which_a_part_was_taken_away_refuses_nothing_of_that_part() -
         stage.deliver(batch)
     assert stage.deliver(batch[1:]) == []
     assert stage.deliver(items(stage, "a", "b")) == []  # the next batch knows nothing of this one
+
+
+def test_all_sendings_of_an_event_go_in_their_order_through_one_lane() -> None:
+    """Whatever is sent at the same time, the first sending stays."""
+    asked: list[list[tuple[str, str]]] = []
+    lock = threading.Lock()
+
+    class Bulk:
+        def create(self, documents: Sequence[Document]) -> Sequence[Outcome]:
+            with lock:
+                asked.append([(document.id, msgspec.json.decode(document.source)["data"]) for document in documents])
+            return [DONE] * len(documents)
+
+    stage = RealtimeStage(Bulk(), "events")
+    batch = [(Fake(("events", 0), n), Document("i", f"id{n % 700}", b'{"data": "%d"}' % (n // 700))) for n in range(2100)]
+    assert stage.deliver(batch) == []
+    assert len(asked) == 4
+    sendings = [[data for found, data in lane if found == id] for id in {f"id{n}" for n in range(700)} for lane in asked]
+    assert sorted(filter(None, sendings)) == [["0", "1", "2"]] * 700
+
+
+def test_a_lane_that_fails_fails_the_batch_once_the_others_are_over() -> None:
+    class Bulk:
+        over = 0
+
+        def create(self, documents: Sequence[Document]) -> Sequence[Outcome]:
+            if any(document.id == "id0" for document in documents):
+                raise Unavailable("away")
+            time.sleep(0.05)
+            self.over += 1
+            return [DONE] * len(documents)
+
+    bulk = Bulk()
+    batch = [(Fake(("events", 0), n), Document("i", f"id{n}", b"{}")) for n in range(2000)]
+    with pytest.raises(Unavailable, match="away"):
+        RealtimeStage(bulk, "events").deliver(batch)
+    assert bulk.over == 3
 
 
 @pytest.mark.parametrize(

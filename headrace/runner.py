@@ -83,7 +83,8 @@ class Rewind(Exception):
 class Runner(Generic[T]):
     """Runs one stage until `stop` is set. `service` is what dead letters name.
 
-    `prepare` is done before anything is read; while it raises Unavailable it is waited for.
+    `prepare` is done before anything is read; while it raises Unavailable it is waited for. `batch` makes an empty batch: a stage for which
+    the messages themselves are too large to keep brings a kind of its own.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Runner(Generic[T]):
         reject_limit: RejectLimit,
         stop: threading.Event,
         prepare: Callable[[], None] = lambda: None,
+        batch: Callable[[], Batch[T]] = Batch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
@@ -111,7 +113,8 @@ class Runner(Generic[T]):
         self._prepare = prepare
         self._clock = clock
         self._log = structlog.get_logger()
-        self._batch: Batch[T] = Batch()
+        self._new_batch = batch
+        self._batch = batch()
         self._kept: list[Message] = []  # read and not taken into a batch
         self._marks = Marks(consumer)
         self._alone: Partition | None = None  # while it is read alone, all others are paused
@@ -247,7 +250,7 @@ class Runner(Generic[T]):
             self._log.warning("reading again", why=str(why))
             self._kept.clear()
             self._marks.forget()
-        self._batch = Batch()
+        self._batch = self._new_batch()
         return final
 
     def _attempt(self) -> None:

@@ -3,9 +3,10 @@
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import httpx
@@ -66,7 +67,7 @@ class Consumer:
     """One of the three services on topics (and a table, and an Elasticsearch source) of its own."""
 
     name: str
-    settings: dict[str, str]
+    settings: Mapping[str, str]
     needs: tuple[str, ...]  # settings with the addresses of what it depends on besides Kafka
     bad: Pair
     bad_reason: Reason
@@ -95,10 +96,10 @@ class Consumer:
         return True
 
     def process(self, instance: str = "0", **settings: str) -> ConsumerProcess:
-        return ConsumerProcess(self.name, self.ours, instance, self.namespace, **(self.settings | settings))
+        return ConsumerProcess(self.name, self.ours, instance, self.namespace, **{**self.settings, **settings})
 
     def supervised(self, **settings: str) -> Supervised:
-        return Supervised(self.name, self.ours, "0", self.namespace, **(self.settings | settings))
+        return Supervised(self.name, self.ours, "0", self.namespace, **{**self.settings, **settings})
 
     def event(self, id: str) -> RawEvent | EnrichedEvent:
         return enriched_event(id, source=self.source)
@@ -119,7 +120,7 @@ class Consumer:
 
 class Enricher(Consumer):
     name = "enricher"
-    settings = {"ENRICHER_MAX_BATCH_MESSAGES": "100"}
+    settings: Mapping[str, str] = MappingProxyType({"ENRICHER_MAX_BATCH_MESSAGES": "100"})
     needs = ("ENRICHMENT_API_URL",)
     bad = pair(raw_event("bad", type="no_such_type"))
     bad_reason = Reason.UNKNOWN_TYPE
@@ -155,7 +156,9 @@ class Enricher(Consumer):
 
 class Realtime(Consumer):
     name = "realtime-loader"
-    settings = {"REALTIME_LOADER_MAX_BATCH_MESSAGES": "100", "REALTIME_LOADER_MAX_BATCH_SECONDS": "0.2"}
+    settings: Mapping[str, str] = MappingProxyType(
+        {"REALTIME_LOADER_MAX_BATCH_MESSAGES": "100", "REALTIME_LOADER_MAX_BATCH_SECONDS": "0.2"}
+    )
     needs = ("ELASTICSEARCH_URL",)
     bad = (b"bad", b"{}")
     bad_reason = Reason.UNPARSEABLE
@@ -169,7 +172,7 @@ class Realtime(Consumer):
 
 class Batch(Consumer):
     name = "batch-loader"
-    settings = {"BATCH_LOADER_MAX_ROWS": "500", "BATCH_LOADER_MAX_AGE_SECONDS": "0.3"}
+    settings: Mapping[str, str] = MappingProxyType({"BATCH_LOADER_MAX_ROWS": "500", "BATCH_LOADER_MAX_AGE_SECONDS": "0.3"})
     needs = ("LAKE_CATALOG_URL", "S3_ENDPOINT")
     bad = (b"bad", b"{}")
     bad_reason = Reason.UNPARSEABLE

@@ -120,22 +120,42 @@ def test_a_commit_is_repeated_over_a_compaction_and_never_over_another_loader() 
             return table
 
         one, other = opened(), opened()
-        one.append(_rows(0, 10), {place: 10})
+        one.append(one.write(_rows(0, 10)), {place: 10})
         with pytest.raises(Rewind):
-            other.append(_rows(0, 5), {place: 5})
+            other.append(other.write(_rows(0, 5)), {place: 5})
         assert other.look_up([place]) == {place: 10}
-        other.append(_rows(10, 5), {place: 15})
+        other.append(other.write(_rows(10, 5)), {place: 15})
         assert one.look_up([place]) == {place: 15}
 
         # Somebody else (a compaction) commits between our look and our commit: ours is repeated and lands once.
         stale = one._table
         catalog().load_table(name).append(_rows(1000, 1))
         one._table = stale
-        one._commit(_rows(15, 5), {place: 15}, {place: 20})
+        one._commit(one.write(_rows(15, 5)), {place: 15}, {place: 20})
         assert [row[2] for row in places(name)] == [*range(20), 1000]
 
         # An attempt whose outcome we were not told had landed: it is seen, and not repeated.
-        one.append(_rows(15, 5), {place: 20})
+        one.append(one.write(_rows(15, 5)), {place: 20})
         assert [row[2] for row in places(name)] == [*range(20), 1000]
         properties = catalog().load_table(name).properties
         assert properties["headrace.offset.t.0"] == "20"
+
+
+def test_the_table_forgets_old_snapshots_and_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaders.batch.table._MOST_SNAPSHOTS", 3)
+    monkeypatch.setattr("loaders.batch.table._TOO_MANY", 2)
+    with namespace() as bronze:
+        name, place = f"{bronze}.events", ("t", 0)
+        table = BronzeTable(open_table(catalog(), name, rows.EVENTS, "received_at"), ["t"])
+        table.look_up([place])
+        counts = []
+        for n in range(8):
+            table.append(table.write(_rows(n, 1)), {place: n + 1})
+            if n == 0:
+                now = catalog().load_table(name)
+                now.manage_snapshots().create_tag(now.metadata.snapshots[0].snapshot_id, "kept").commit()
+            counts.append(len(catalog().load_table(name).metadata.snapshots))
+        assert max(counts) == 5
+        assert [row[2] for row in places(name)] == list(range(8))
+        metadata = catalog().load_table(name).metadata
+        assert metadata.refs["kept"].snapshot_id in {snapshot.snapshot_id for snapshot in metadata.snapshots}

@@ -13,7 +13,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 ALONE := requirements/postgres requirements/cdnow
 FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys
 
-.PHONY: help native try-native up down status logs clean demo test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders lock lock-jars services dev
+.PHONY: help native try-native up down status logs clean demo test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders verify verify-controls lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,12 @@ bench-enricher: dev ## Events a second of the enricher, with and without scores,
 
 bench-loaders: dev ## Events a second of the enricher and of both loaders, on the running platform
 	@$(PYTHON) -m benchmarks.loaders
+
+verify: dev native ## Send, harm (FAULTS=60 SEED=1 ACKS=20000), and account for every event, on a platform of its own (KEEP=1 leaves it)
+	@$(PYTHON) -m verify $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(ACKS),--acks $(ACKS)) $(ARGS)
+
+verify-controls: dev native ## Put five mistakes into the services, one after the other: each must be noticed
+	@$(PYTHON) -m verify controls $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 try-native: # a platform without it is only slower
 	@$(MAKE) --no-print-directory native || echo "The collector runs without its native code."

@@ -8,8 +8,11 @@ import httpx
 from headrace.dead_letter import Unavailable
 
 
-def run_dag(env: Mapping[str, str], dag: str, within: float) -> None:
-    """Start a run of `dag` and wait for its success. Raises Unavailable where it fails, or is not done within so many seconds."""
+def run_dag(env: Mapping[str, str], dag: str, within: float, task: str | None = None) -> None:
+    """Start a run of `dag` and wait for its success, or that of one `task` of it.
+
+    Raises Unavailable where it fails, or is not done within so many seconds.
+    """
     address = f"http://{env['BIND_HOST']}:{env['AIRFLOW_PORT']}"
     deadline = time.monotonic() + within
     try:
@@ -18,8 +21,9 @@ def run_dag(env: Mapping[str, str], dag: str, within: float) -> None:
             token = _checked(client.post("/auth/token", json=login))["access_token"]
             client.headers["Authorization"] = f"Bearer {token}"
             run = _checked(client.post(f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None}))["dag_run_id"]
+            awaited = f"/api/v2/dags/{dag}/dagRuns/{run}" + (f"/taskInstances/{task}" if task else "")
             while time.monotonic() < deadline:
-                state = _checked(client.get(f"/api/v2/dags/{dag}/dagRuns/{run}"))["state"]
+                state = _checked(client.get(awaited))["state"]
                 if state == "success":
                     return
                 if state == "failed":

@@ -167,6 +167,10 @@ class Outbox:
             line = self._line or self._new_line(self._config)
             problem = await asyncio.to_thread(line.probe)
             problem = line.broken or problem  # it may have been given up meanwhile
+            if problem and line is self._line and await self._is_cut_off(line):
+                line.broken = problem
+                self._give_up(line)
+                continue
             if self._line is None:
                 if problem is None:
                     self._adopt(line)
@@ -180,6 +184,13 @@ class Outbox:
             self._serve()
             self.looked.set()
             await asyncio.sleep(_PROBE_EVERY)
+
+    async def _is_cut_off(self, line: Line) -> bool:
+        """Whether it is `line` and not Kafka that is away: librdkafka can lose all brokers for good (docs/decisions/0023)."""
+        other = self._new_line(self._config)
+        there = await asyncio.to_thread(other.probe) is None
+        self._dispose(other)
+        return there and await asyncio.to_thread(line.probe) is not None
 
     async def close(self) -> None:
         """Give what is still in the client a last chance. Call after the last request was answered."""

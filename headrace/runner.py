@@ -229,7 +229,7 @@ class Runner(Generic[T]):
         return [message for message in messages if (error := message.error()) is None or self._remark(error)]
 
     def _remark(self, error: KafkaError) -> bool:
-        if error.fatal() or error.code() == KafkaError._FATAL:  # said once; polls would go on to give nothing
+        if error.fatal() or error.code() == KafkaError._FATAL:  # the latter is said once, by an error that does not call itself fatal
             raise KafkaException(error)
         self._log.warning("kafka says", error=error.str(), code=error.name())
         return False

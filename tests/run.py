@@ -4,18 +4,20 @@ KEEP=1 leaves it running, so that single tests can be repeated with .venv/bin/py
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from runtime.errors import RuntimeFailure
+from runtime.platform import place_at
 from runtime.preflight import ensure_packages
+from verify import plan
+from verify.site import forget_disk
 
 ROOT = Path(__file__).parent.parent
 ENV_FILE = ".runtime/test/.env"
 STATE_DIR = ".runtime/test/state"
-SCHEMAS_DIR = ".runtime/test/schemas"  # a copy: a test adds an event type
+SCHEMAS_DIR = ".runtime/test/schemas"  # a copy: tests add event types, and so does the checker
 PORT_SHIFT = "2000"
 PACKAGES = ("chromium", "curl", "fonts-dejavu-core")
 
@@ -33,10 +35,11 @@ def main() -> int:
         sys.exit(f"headrace: {failure}")
     keep = os.environ.get("KEEP") == "1"
     if (ROOT / ENV_FILE).is_file():
+        run("runtime", "down")
+        forget_disk(place_at(ROOT / ENV_FILE))
         run("runtime", "clean", "--yes")
         (ROOT / ENV_FILE).unlink()
-    shutil.rmtree(ROOT / SCHEMAS_DIR, ignore_errors=True)
-    shutil.copytree(ROOT / "schemas", ROOT / SCHEMAS_DIR)
+    plan.write(ROOT / "schemas", ROOT / SCHEMAS_DIR)
     status = run("runtime", "second", "--state-dir", STATE_DIR, "--shift", PORT_SHIFT, f"SCHEMAS_DIR={SCHEMAS_DIR}") or run("runtime", "up")
     try:
         return status or run("pytest", *sys.argv[1:])

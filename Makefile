@@ -50,7 +50,7 @@ bench: bench-startup bench-collector bench-enricher bench-loaders ## All measure
 bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
 	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
 
-bench-collector: dev native ## Events a second over REST, beside Kafka's own producer (a running platform is not needed)
+bench-collector: dev native ## Events a second over REST and gRPC, beside the OpenTelemetry Collector (a running platform is not needed)
 	@$(PYTHON) -m benchmarks.collector
 
 bench-enricher: dev ## Events a second of the enricher, with and without scores, on the running platform

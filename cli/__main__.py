@@ -7,6 +7,7 @@ from confluent_kafka import KafkaException
 
 from cli import events, keys, schemas
 from cli.demo import demo
+from cli.dlq import commands as dlq
 from cli.doctor import doctor
 from cli.sql import sql
 from cli.topics import topics
@@ -15,6 +16,7 @@ app = typer.Typer(name="headrace", no_args_is_help=True, add_completion=False, p
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")
+app.add_typer(dlq.app, name="dlq")
 app.command()(topics)
 app.command()(doctor)
 app.command()(demo)

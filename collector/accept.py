@@ -56,7 +56,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Sending(NamedTuple):
-    """One request: what the server knows of it and the rules that hold for it. `source` and `types` are those that its key is bound to."""
+    """One request: what the server knows of it and the rules that hold for it. `source` and `types` are those that its key is bound to.
+
+    `way` is how it came in, as a dead letter says it (`headrace.dead_letter`).
+    """
 
     receipt: event.Receipt
     received_at: str
@@ -64,6 +67,7 @@ class Sending(NamedTuple):
     limits: Limits
     source: str | None = None
     types: frozenset[str] | None = None
+    way: str | None = None
 
 
 class TooMany(Exception):
@@ -124,6 +128,7 @@ def letter(problem: Invalid, payload: bytes, sending: Sending, one: SentEvent | 
         time=_excerpt(one.time),
         received_at=sending.received_at,
         key_id=sending.receipt.key_id,
+        origin_topic=sending.way,
     )
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import msgspec
 
-from collector.accept import Limits, SentEvent, Unreadable
+from collector.accept import MAX_SUBJECT, Limits, SentEvent, Unreadable
 from collector.reading import Form, Texts, elements, row
 from headrace.dead_letter import Invalid, Reason
 
@@ -32,6 +32,20 @@ FORM = Form(
 def is_binary(headers: Mapping[str, str]) -> bool:
     """Whether a request with these headers (lower case) has the attributes in its headers and data as its body."""
     return not _BINARY.isdisjoint(headers)
+
+
+def way(path: str, headers: Mapping[str, str]) -> str:
+    """How a request in binary form came in: its path, with the attributes as the query, since its body has none of them.
+
+    An attribute that is too long for any event is cut, and is too long still.
+    """
+    given = {name: unquote(headers[f"ce-{name}"])[: MAX_SUBJECT + 1] for name in ATTRIBUTES if f"ce-{name}" in headers}
+    return f"{path}?{urlencode(given)}"
+
+
+def headers_in(way: str) -> dict[str, str]:
+    """The headers that `way` was made of."""
+    return {f"ce-{name}": quote(value) for name, value in parse_qsl(way.partition("?")[2], keep_blank_values=True)}
 
 
 def read_binary(body: bytes, headers: Mapping[str, str], limits: Limits) -> tuple[list[SentEvent | Unreadable], Texts]:

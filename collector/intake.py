@@ -40,10 +40,10 @@ class Intake:
         self.admission = admission
         self.fast = fast
 
-    def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None) -> Sending:
-        """A request that arrives now."""
+    def sending(self, protocol: str, key: Key, address: str | None, user_agent: str | None, way: str | None = None) -> Sending:
+        """A request that arrives now, by `way` (see `Sending`)."""
         receipt = self.senders.receipt(protocol, key, address, user_agent and user_agent[:_MAX_HEADER])
-        return Sending(receipt, event.now(), self.registry, self.limits, key.only_source, key.types)
+        return Sending(receipt, event.now(), self.registry, self.limits, key.only_source, key.types, way)
 
     @staticmethod
     def charge(key: Key, events: int, size: int) -> None:

@@ -27,6 +27,10 @@ DEAD_LETTER_TOPIC = dead_letter.TOPIC_PREFIX + "collector"
 
 _TOPICS = (event.RAW_TOPIC, DEAD_LETTER_TOPIC)
 _PROBE_TIMEOUT = 3.0
+_CAUSES = {  # errors of the client that say why Kafka cannot be reached
+    "_AUTHENTICATION": "it refuses these credentials: look at KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM",
+    "_SSL": "TLS fails: look at KAFKA_SECURITY_PROTOCOL and KAFKA_SSL_CA_FILE",
+}
 
 _log = structlog.get_logger()
 
@@ -81,13 +85,15 @@ class Line(ABC):
         self.bell: int | None = None
         """An eventfd that can be read once there is something for `poll`; None where one has to look every now and then."""
         self._partitions: dict[str, int] = {}
+        self._errors: set[str] = set()  # names of all that the client told
 
     def probe(self) -> str | None:
         """Look at the topics; a reason where Kafka cannot take events. Blocks: runs in a thread."""
         try:
             counts = self._counts()
         except Unavailable as problem:
-            return str(problem)
+            self.poll()
+            return next((f"Kafka cannot be reached: {_CAUSES[name]}" for name in _CAUSES if name in self._errors), str(problem))
         for name in _TOPICS:
             if not counts.get(name):
                 return f"Kafka has no topic {name}"
@@ -175,6 +181,7 @@ class PythonLine(Line):
         return report
 
     def _on_error(self, error: KafkaError) -> None:
+        self._errors.add(error.name())
         metrics.KAFKA_ERRORS.labels(error.name()).inc()
         if error.fatal() or error.code() == KafkaError._FATAL:
             self.broken = self.broken or f"Kafka's client gave up: {error.str()}"
@@ -235,6 +242,7 @@ class NativeLine(Line):
             if self._reported(self._requests[number]):
                 del self._requests[number]
         for name in errors:
+            self._errors.add(name)
             metrics.KAFKA_ERRORS.labels(name).inc()
         self.broken = self.broken or broken
 

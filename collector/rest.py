@@ -187,7 +187,8 @@ class Rest:
                 raise _unauthorized()
         if not key.lets(headers.get("origin")):
             raise Refused(403, "origin_not_allowed", "this write key may not be used on pages of this origin: see `headrace keys`")
-        sending = self._intake.sending(_PROTOCOLS.get(path, "segment"), key, request.client, headers.get("user-agent"))
+        way = cloudevents.way(path, headers) if _is_binary(path, media_type, headers) else path
+        sending = self._intake.sending(_PROTOCOLS.get(path, "segment"), key, request.client, headers.get("user-agent"), way)
         try:
             try:
                 outcome, body = self._judged(request, media_type, key, sending, min(_AT_ONCE, self._max_body))
@@ -246,7 +247,7 @@ class Rest:
         if path != EVENTS:
             form = segment.form(key.source, self._intake.registry, _CALLS.get(path))
             return (judge_batch if path == BATCH else judge_one)(body, form, sending, fast)
-        if media_type not in (_ONE_EVENT, _MANY_EVENTS) and cloudevents.is_binary(request.headers):
+        if _is_binary(path, media_type, request.headers):
             return accept(*cloudevents.read_binary(body, request.headers, sending.limits), sending)
         if media_type == _MANY_EVENTS or (media_type != _ONE_EVENT and body.lstrip()[:1] == b"["):
             return judge_batch(body, cloudevents.FORM, sending, fast)
@@ -293,6 +294,10 @@ def _refusal(problem: Exception, path: str) -> Answer:
 
 def _accepted(count: int) -> Answer:
     return Answer(200, b'{"accepted":%d,"rejected":[]}' % count)
+
+
+def _is_binary(path: str, media_type: str, headers: dict[str, str]) -> bool:
+    return path == EVENTS and media_type not in (_ONE_EVENT, _MANY_EVENTS) and cloudevents.is_binary(headers)
 
 
 def _told(taken: Taken) -> Answer:

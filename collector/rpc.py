@@ -100,7 +100,7 @@ class Rpc:
         key = self._intake.senders.known(caller.write_key)  # a key may be revoked while a stream is open
         if key is None:
             return _UNKNOWN
-        sending = self._intake.sending("grpc", key, caller.address, caller.agent)
+        sending = self._intake.sending("grpc", key, caller.address, caller.agent, "grpc")
         try:
             with self._intake.admission.request() as share:  # until the answer: gRPC holds the request that long
                 share.take(len(body))

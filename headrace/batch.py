@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from headrace.dead_letter import Invalid
+from headrace.dead_letter import Invalid, Reason
 from headrace.messages import Message, Partition, Rejected
 
 T = TypeVar("T")
@@ -55,6 +55,14 @@ class Batch(Generic[T]):
             offsets[partition] = offset + 1
             self.bytes += len(message.value() or b"")
 
+    def refuse(self, message: Message, reason: Reason, detail: str, now: float) -> None:
+        """Take a message that is not even to be parsed."""
+        if not self:
+            self.opened_at = now
+        self.rejected.append(Rejected(message, reason, detail))
+        self.offsets[_place(message)] = message.offset() + 1
+        self.bytes += len(message.value() or b"")
+
     def drop(self, partitions: Iterable[Partition]) -> None:
         """Forget all that came from `partitions`: somebody else reads them now."""
         gone = set(partitions)
@@ -68,6 +76,15 @@ class Batch(Generic[T]):
         yield from (message for message, _ in self.items)
         yield from (refusal.message for refusal in self.rejected)
 
+    @property
+    def starts(self) -> dict[Partition, int]:
+        """The first offset of each partition."""
+        found: dict[Partition, int] = {}
+        for message in self.messages():
+            partition = _place(message)
+            found[partition] = min(message.offset(), found.get(partition, message.offset()))
+        return found
+
     def room(self, limits: Limits) -> int:
         """How many messages more it takes."""
         return max(0, limits.messages - len(self))
@@ -79,6 +96,9 @@ class Batch(Generic[T]):
 
 def _place(message: Message) -> Partition:
     return message.topic(), message.partition()
+
+
+_LEAST_IN_DOUBT = 20  # messages; fewer say nothing, and a single bad one must not keep the service from starting
 
 
 @dataclass(frozen=True)
@@ -99,14 +119,19 @@ class RejectWatch:
 
     def __init__(self, limit: RejectLimit) -> None:
         self._limit = limit
+        self._least = limit.least
         self._seen: deque[tuple[float, int, int]] = deque()  # when, messages, rejected
+
+    def doubt(self) -> None:
+        """The process before us stopped at the limit: a few messages are enough now, or each start would let as many through."""
+        self._least = min(self._least, _LEAST_IN_DOUBT)
 
     def check(self, messages: int, rejected: int, now: float) -> None:
         """Raises TooManyRejects where a batch with this many would cross the limit."""
         recent = [seen for seen in self._seen if now - seen[0] <= self._limit.seconds]
         all_messages = messages + sum(seen[1] for seen in recent)
         all_rejected = rejected + sum(seen[2] for seen in recent)
-        if rejected and all_messages >= self._limit.least and all_rejected > self._limit.share * all_messages:
+        if rejected and all_messages >= self._least and all_rejected > self._limit.share * all_messages:
             raise TooManyRejects(
                 f"{all_rejected} of the last {all_messages} messages would be rejected, more than the share {self._limit.share} "
                 "that is allowed: look at the last deploy and at the tracking plan, or raise MAX_REJECT_SHARE of this service"
@@ -114,6 +139,8 @@ class RejectWatch:
 
     def count(self, messages: int, rejected: int, now: float) -> None:
         """A batch is final."""
+        if messages >= _LEAST_IN_DOUBT:
+            self._least = self._limit.least
         self._seen.append((now, messages, rejected))
         while now - self._seen[0][0] > self._limit.seconds:
             self._seen.popleft()

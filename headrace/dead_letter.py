@@ -58,6 +58,8 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `payload` holds the original bytes: as text where they are UTF-8 (`payload_encoding` is "utf8"), else in base64.
     The attributes are those of the event as far as they could be read, and None where not.
+    `origin_topic` is where it came from: a topic of Kafka (then with partition and offset), or for one that the collector refused the way
+    in: the path of the request, such as `/v1/batch` (with CloudEvents' attributes as its query where they stood in the headers), or `grpc`.
     """
 
     dead_letter_id: str

@@ -10,12 +10,14 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import Field, ValidationInfo, field_validator
 
-from headrace import dead_letter, event
+from headrace import dead_letter, event, replays
 from headrace.settings import Settings
 
 Config = dict[str, str | int | float | bool]
 
 SERVICES_THAT_REFUSE = ("collector", "enricher", "loader")
+_CONFIG = {replays.TOPIC: {"retention.ms": "-1", "retention.bytes": "-1"}}  # what was done is kept for good
+
 DEAD_LETTER_TOPICS = tuple(dead_letter.TOPIC_PREFIX + service for service in SERVICES_THAT_REFUSE)
 
 
@@ -121,13 +123,13 @@ def consumer_config(bootstrap_servers: str, group: str, *, security: Security = 
 
 def topics(partitions: int) -> Mapping[str, int]:
     """Every topic of the platform with its number of partitions."""
-    return {event.RAW_TOPIC: partitions, event.ENRICHED_TOPIC: partitions, **dict.fromkeys(DEAD_LETTER_TOPICS, 1)}
+    return {event.RAW_TOPIC: partitions, event.ENRICHED_TOPIC: partitions, **dict.fromkeys((*DEAD_LETTER_TOPICS, replays.TOPIC), 1)}
 
 
 def ensure_topics(admin: AdminClient, wanted: Mapping[str, int], replication: int = 1) -> list[str]:
     """Make the topics of `wanted` that are not there yet, and name those made. Raises KafkaException."""
     there = admin.list_topics(timeout=15).topics
-    new = [NewTopic(name, count, replication) for name, count in wanted.items() if name not in there]
+    new = [NewTopic(name, count, replication, config=_CONFIG.get(name, {})) for name, count in wanted.items() if name not in there]
     made = []
     for name, future in admin.create_topics(new).items() if new else ():
         try:

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 
 CATALOG = "lake"  # the three engines find one another's tables only under one catalog name
 
+# How long PostgreSQL and we wait for one another. A commit whose connection is lost half-way would otherwise hold the table's row, and with
+# it every other writer, until the server's TCP gives up: hours. What the URL says itself comes first.
+_PATIENCE = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "options": "-c idle_in_transaction_session_timeout=10000 -c lock_timeout=10000 -c statement_timeout=30000",
+}
+
 
 class LakeSettings(BaseSettings):
     """Where the lake is. Mix into a service's settings: `class Settings(LakeSettings, headrace.settings.Settings)`."""
@@ -30,9 +41,11 @@ def load_catalog(settings: LakeSettings) -> "SqlCatalog":
     S3 is not touched until a table's data is.
     """
     from pyiceberg.catalog.sql import SqlCatalog  # heavy, and not needed by processes that only import the settings
+    from sqlalchemy import make_url
     from sqlalchemy.exc import DBAPIError
 
-    url = settings.catalog_url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    given = make_url(settings.catalog_url.replace("postgresql://", "postgresql+psycopg2://", 1))
+    url = given.set(query={**_PATIENCE, **given.query}).render_as_string(hide_password=False)
     try:
         return SqlCatalog(
             CATALOG,

@@ -35,11 +35,14 @@ class Rejected(NamedTuple):
 def letter_of(service: str, refusal: Rejected) -> DeadLetter:
     """The dead letter for a message that `service` refused: the same id each time, the attributes as far as they can be read.
 
-    A payload that would make the letter larger than Kafka takes is cut, and the detail says where the whole of it is.
+    A payload that would make the letter larger than Kafka takes is cut, and the detail says where the whole of it is. A dead letter that
+    is poison leaves nothing of itself in its letter, which comes the same way.
     """
     message, reason, detail = refusal
     value = message.value() or b""
     origin = message.topic(), message.partition(), message.offset()
+    if reason is Reason.POISON and dead_letter.TOPIC_PREFIX in origin[0]:
+        detail, value = f"{detail} (a dead letter: left at {origin[0]} partition {origin[1]} offset {origin[2]})", b""
     text, encoding = dead_letter.text_of(value)
     letter = DeadLetter(
         dead_letter_id=dead_letter.id_at(service, *origin),

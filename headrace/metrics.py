@@ -1,10 +1,10 @@
 """Every metric of the consumers. Closed: a new one is added here, with its meaning."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException
 from prometheus_client import Counter, Gauge, Histogram
 
 from headrace.messages import Partition
@@ -21,30 +21,40 @@ ENRICHMENT_SKIPPED = Counter(
 )
 CIRCUIT_OPEN = Gauge("headrace_circuit_open", "1 while the enrichment API fails again and again and is not asked")
 WAITING = Gauge("headrace_waiting", "1 while something that we depend on is unavailable")
-LAG = Gauge("headrace_lag_messages", "Messages in a partition that are not read yet (transaction markers count)", ["topic", "partition"])
+ISOLATING = Gauge("headrace_isolating", "1 while messages that a process ended with are brought through in small batches")
+LAG = Gauge("headrace_lag_messages", "Messages in a partition that are not final yet (transaction markers count)", ["topic", "partition"])
+
+_ASK_SECONDS = 1.0
 
 
 class LagGauge:
-    """Keeps LAG up to date from what the consumer knows anyway, at most every `every` seconds."""
+    """Keeps LAG up to date, at most every `every` seconds. It asks Kafka: what the consumer has seen stands still while it is paused."""
 
     def __init__(self, consumer: Consumer, every: float = 5.0) -> None:
         self._consumer = consumer
         self._every = every
         self._next = 0.0
+        self._final: dict[Partition, int] = {}
+
+    def final(self, offsets: Mapping[Partition, int]) -> None:
+        """These are committed (negative: nothing is)."""
+        self._final.update(offsets)
 
     def update(self) -> None:
-        """Set the gauge of each assigned partition, if it is time to."""
+        """Set the gauge of each assigned partition, if it is time to. Takes a moment where Kafka is away."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + self._every
-        for partition in self._consumer.position(self._consumer.assignment()):
-            _, high = self._consumer.get_watermark_offsets(partition, cached=True)
-            if partition.offset >= 0 and high >= 0:
-                LAG.labels(partition.topic, str(partition.partition)).set(max(0, high - partition.offset))
+        with suppress(KafkaException):  # another time
+            for at in self._consumer.assignment():
+                low, high = self._consumer.get_watermark_offsets(at, timeout=_ASK_SECONDS) or (0, 0)
+                final = max(low, self._final.get((at.topic, at.partition), low))
+                LAG.labels(at.topic, str(at.partition)).set(max(0, high - final))
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """No longer ours: another process reports them."""
         for topic, number in partitions:
+            self._final.pop((topic, number), None)
             with suppress(KeyError):
                 LAG.remove(topic, str(number))

@@ -1,6 +1,6 @@
 """Two ways in which a batch becomes final in Kafka. (The batch loader has a third: it keeps its offsets in the lake.)"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -8,9 +8,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from headrace import dead_letter
 from headrace.dead_letter import DeadLetter, Unavailable
 from headrace.messages import Partition
+from headrace.offsets import CALL_SECONDS, Offsets, call, within
 
 FLUSH_SECONDS = 40.0  # more than delivery.timeout.ms (30 s): after it, each message has its outcome
-_CALL_SECONDS = 10.0
 
 
 class OutcomeUnknown(Exception):
@@ -42,17 +42,14 @@ def _positions(offsets: Mapping[Partition, int]) -> list[TopicPartition]:
     return [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
 
 
-def _take_up(consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-    """Read on where the group's offsets are. A partition that we had paused when it was taken away would come back paused."""
-    consumer.incremental_assign(list(partitions))
-    consumer.resume(list(partitions))
-
-
 class GroupProgress:
     """At least once: dead letters acknowledged, then the group's offsets committed."""
 
+    only_kafka = True
+
     def __init__(self, consumer: Consumer, producer: Producer, dead_letter_topic: str) -> None:
         self._consumer = consumer
+        self._offsets = Offsets(consumer)
         self._producer = producer
         self._topic = dead_letter_topic
 
@@ -61,7 +58,7 @@ class GroupProgress:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         """Read on from what the group committed."""
-        _take_up(self._consumer, partitions)
+        self._consumer.incremental_assign(list(partitions))
 
     def settle(self) -> None:
         """Nothing is open."""
@@ -70,19 +67,11 @@ class GroupProgress:
         """Nothing to begin."""
 
     def finish(self, letters: Sequence[DeadLetter], offsets: Mapping[Partition, int]) -> None:
-        """Dead letters, then offsets. A commit that comes after our partitions went to another member is refused by the broker: what we
-        delivered is delivered twice then, and a stage can bear that.
+        """Dead letters, then offsets. A commit that comes after our partitions went to another member is refused by the broker (and is
+        Unavailable: by the next attempt the batch is without them): what we delivered is delivered twice then, and a stage can bear that.
         """
         publish(self._producer, self._topic, letters)
-        try:
-            done = self._consumer.commit(offsets=_positions(offsets), asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() in _NOT_OURS:
-                return
-            raise _judged("commit of offsets", error) from error
-        for partition in done or ():
-            if partition.error is not None and partition.error.code() not in _NOT_OURS:
-                raise Unavailable(f"Kafka: offset of {partition.topic}/{partition.partition} not committed: {partition.error.str()}")
+        self._offsets.commit(_positions(offsets))
 
     def abandon(self) -> None:
         """Nothing to undo."""
@@ -95,6 +84,8 @@ class TransactionProgress:
     consumer whose partitions went to another; a second process with our transactional.id makes our calls fail for good (fenced).
     """
 
+    only_kafka = True
+
     def __init__(self, consumer: Consumer, producer: Producer, dead_letter_topic: str) -> None:
         self._consumer = consumer
         self._producer = producer
@@ -103,18 +94,18 @@ class TransactionProgress:
 
     def start(self) -> None:
         """Ends what an earlier process with our transactional.id left open, so that readers behind it go on."""
-        _call("init_transactions", lambda: self._producer.init_transactions(_CALL_SECONDS))
+        call("init_transactions", lambda: self._producer.init_transactions(CALL_SECONDS))
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         """Read on from what the last transaction committed."""
-        _take_up(self._consumer, partitions)
+        self._consumer.incremental_assign(list(partitions))
 
     def settle(self) -> None:
         """Nothing is open."""
 
     def begin(self) -> None:
         """Open a transaction."""
-        _call("begin_transaction", self._producer.begin_transaction)
+        call("begin_transaction", self._producer.begin_transaction)
         self._open = True
 
     def publish(self, topic: str, messages: list[dict[str, Any]]) -> None:
@@ -135,13 +126,13 @@ class TransactionProgress:
         if letters:
             self.publish(self._topic, [{"key": letter.dead_letter_id.encode(), "value": dead_letter.encode(letter)} for letter in letters])
         group = self._consumer.consumer_group_metadata()
-        _call(
-            "send_offsets_to_transaction",
-            lambda: self._producer.send_offsets_to_transaction(_positions(offsets), group, _CALL_SECONDS),
-        )
+        # librdkafka may never return from this one where Kafka was away: it does not keep the time limit (its issues 5456 and 5511).
+        if not within(CALL_SECONDS + 2, lambda: self._send_offsets(offsets, group)):
+            self._open = False  # this producer is of no more use, not even to abort
+            raise OutcomeUnknown("Kafka: send_offsets_to_transaction does not return; the next start aborts the transaction")
         self._open = False
         try:
-            _call("commit_transaction", lambda: self._producer.commit_transaction(FLUSH_SECONDS), times=3)
+            call("commit_transaction", lambda: self._producer.commit_transaction(FLUSH_SECONDS), times=3)
         except Unavailable as why:
             cause = why.__cause__
             if not isinstance(cause, KafkaException) or not cause.args[0].txn_requires_abort():
@@ -151,50 +142,17 @@ class TransactionProgress:
             self._open = True
             raise
 
+    def _send_offsets(self, offsets: Mapping[Partition, int], group: object) -> None:
+        call(
+            "send_offsets_to_transaction",
+            lambda: self._producer.send_offsets_to_transaction(_positions(offsets), group, CALL_SECONDS),
+        )
+
     def abandon(self) -> None:
         """Abort: readers never see what was produced. Where that cannot be done, the process ends, and the next one's start does it."""
         if self._open:
             self._open = False
             try:
-                _call("abort_transaction", lambda: self._producer.abort_transaction(_CALL_SECONDS), times=3)
+                call("abort_transaction", lambda: self._producer.abort_transaction(CALL_SECONDS), times=3)
             except Unavailable as why:
                 raise OutcomeUnknown(str(why)) from why
-
-
-def _call(name: str, call: Callable[[], None], times: int = 1) -> None:
-    """`call`, repeated where Kafka says that the same call may be. Raises Unavailable, or KafkaException where nothing will help."""
-    for left in reversed(range(times)):
-        try:
-            return call()
-        except KafkaException as error:
-            if not (left and error.args[0].retriable()):
-                raise _judged(name, error) from error
-    return None
-
-
-_NOT_OURS = {
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError._NO_OFFSET,
-    KafkaError._ASSIGNMENT_LOST,
-}
-
-
-_PASSING = {
-    KafkaError._TIMED_OUT,
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._WAIT_COORD,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-}
-
-
-def _judged(name: str, error: KafkaException) -> Exception:
-    """What a failed call means: an outage where trying again may help, else the end."""
-    cause: KafkaError = error.args[0]
-    hopeless = cause.fatal() or not (cause.retriable() or cause.txn_requires_abort() or cause.code() in _PASSING)
-    return error if hopeless else Unavailable(f"Kafka: {name}: {cause.str()}")

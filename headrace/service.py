@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from headrace.progress import OutcomeUnknown
 from headrace.registry import PlanError
 
 _REPORT_EVERY_SECONDS = 10.0
+_STOP_SECONDS = 20.0  # less than the supervisor's patience (30 s)
 
 
 class ConsumerSettings(KafkaSettings):
@@ -113,8 +115,7 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     """
     observability.set_up_logging(name, settings.log_level, settings.log_format)
     log, stop = structlog.get_logger(), threading.Event()
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(wanted, lambda *_: stop.set())
+    _stop_when_told(stop)
     try:
         observability.serve_metrics(settings.bind_host, settings.metrics_port)
         serve = build(stop)
@@ -125,10 +126,17 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
         _end(log, "the tracking plan cannot be used", "; ".join(error.problems))
     except TooManyRejects as error:
         _end(log, "too many rejects", str(error))
-    except (KafkaException, OutcomeUnknown) as error:
+    except OutcomeUnknown as error:
+        log.error("Kafka ended this process's part", why=str(error))
+        os._exit(1)  # at once: a call that does not return would keep the interpreter from ending
+    except KafkaException as error:
         _end(log, "Kafka ended this process's part", str(error))
     except OSError as error:
         _end(log, "cannot start", f"{error.strerror or error} (metrics on {settings.bind_host}:{settings.metrics_port})")
+    except Exception:
+        # A defect, or a message that makes one: nothing of the batch is committed, and whoever starts us again finds which it was.
+        log.exception("crashed")
+        sys.exit(1)
     log.info("stopped")
 
 
@@ -136,6 +144,27 @@ def spare_the_collector() -> None:
     """Let Python not search for cycles, again and again, in what stays for good and in batches, which have none."""
     gc.freeze()
     gc.set_threshold(100_000)
+
+
+def _stop_when_told(stop: threading.Event) -> None:
+    """Listen for signals on a thread: the main one may be in a call that does not return while something is away, and runs no handler then.
+
+    What has not ended in time has nothing committed: it may as well be cut.
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)  # written to at once, whatever the main thread does
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(wanted, lambda *_: None)
+
+    def listen() -> None:
+        os.read(told, 1)
+        stop.set()
+        time.sleep(_STOP_SECONDS)
+        structlog.get_logger().warning("stopped in the middle of a batch, which the next start reads again", waited_seconds=_STOP_SECONDS)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def _end(log: structlog.typing.FilteringBoundLogger, what: str, why: str) -> None:

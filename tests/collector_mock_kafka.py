@@ -23,8 +23,12 @@ class MockKafka:
         self._client = ctypes.c_void_p(lib.rd_kafka_new(0, ctypes.c_void_p(lib.rd_kafka_conf_new()), error, len(error)))
         self._cluster = ctypes.c_void_p(lib.rd_kafka_mock_cluster_new(self._client, 1))
         for topic in ("events.raw", "dead-letter.collector"):
-            self._do("rd_kafka_mock_topic_create", topic.encode(), partitions, 1)
+            self.make_topic(topic, partitions)
         self.address: str = lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
+
+    def make_topic(self, name: str, partitions: int) -> None:
+        """One that is not made by being asked for, or with another number of partitions."""
+        self._do("rd_kafka_mock_topic_create", name.encode(), partitions, 1)
 
     def stop(self) -> None:
         """The broker closes its connections and takes no new ones."""

@@ -7,9 +7,12 @@ from headrace import lake, service
 from headrace.batch import Limits, RejectLimit
 from headrace.runner import Runner
 from loaders.batch import rows
+from loaders.batch.row_batch import RowBatch
 from loaders.batch.settings import BatchLoaderSettings
 from loaders.batch.stage import SERVICE, LakeStage
 from loaders.batch.table import BronzeTable, open_table
+
+_READ_AHEAD_KB = 32_768  # of messages that Kafka's client holds for us: a second's worth, and no more memory than that
 
 
 def build(
@@ -23,7 +26,7 @@ def build(
         letters = open_table(catalog, f"{namespace}.dead_letters", rows.DEAD_LETTERS, "rejected_at")
         return BronzeTable(events, topics.to_load[:1]), BronzeTable(letters, topics.to_load[1:])
 
-    consumer = service.consumer(settings)
+    consumer = service.consumer(settings, queued_max_messages_kbytes=_READ_AHEAD_KB)
     stage = LakeStage(consumer, service.producer(settings), open_tables, topics.enriched, topics.dead_letter("loader"))
     return Runner(
         service=SERVICE,
@@ -34,6 +37,7 @@ def build(
         limits=Limits(settings.max_rows, settings.max_bytes, settings.max_age_seconds),
         reject_limit=RejectLimit(settings.max_reject_share),
         stop=stop,
+        batch=RowBatch,
     ).run
 
 

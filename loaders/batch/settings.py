@@ -12,6 +12,6 @@ class BatchLoaderSettings(service.ConsumerSettings, lake.LakeSettings):
     model_config = SettingsConfigDict(env_prefix="BATCH_LOADER_")
 
     group: str = "headrace.batch-loader"
-    max_rows: int = Field(default=25_000, ge=1)
-    max_bytes: int = Field(default=64_000_000, ge=1)
+    max_rows: int = Field(default=100_000, ge=1)
+    max_bytes: int = Field(default=128_000_000, ge=1)
     max_age_seconds: float = Field(default=10.0, gt=0)

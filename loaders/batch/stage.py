@@ -1,30 +1,46 @@
 """The batch loader: enriched events and all dead letters into `lake.bronze`.
 
-It is a stage and keeps its progress itself: `deliver` makes rows, and `finish` commits them to the lake together with their offsets. What
-the group has committed in Kafka is for people who look at lag; reading starts where the tables say.
+It is a stage and keeps its progress itself: messages become rows as they come (RowBatch), `deliver` writes them into files, and `finish`
+commits these to the lake together with their offsets. What the group has committed in Kafka is for people who look at lag; reading starts
+where the tables say.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import cast
+from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from pyiceberg.manifest import DataFile
 
 from headrace import event
 from headrace.dead_letter import DeadLetter, Invalid, Reason, Unavailable
-from headrace.event import EnrichedEvent
 from headrace.messages import Message, Partition, Rejected, letter_in
 from headrace.progress import publish
 from headrace.runner import Rewind
-from loaders.batch.rows import dead_letter_rows, event_rows, sorted_out
+from loaders.batch import rows
+from loaders.batch.row_batch import Row, rows_of
 from loaders.batch.table import BronzeTable
 
 SERVICE = "batch-loader"
-Row = EnrichedEvent | DeadLetter
+_SCHEMAS = rows.EVENTS, rows.DEAD_LETTERS
 _CALL_SECONDS = 10.0
+_FILES_KEEP_SECONDS = 3600.0  # a removal of orphans spares files of this age by far
+
+
+class _Written(NamedTuple):
+    """Files of a batch that are in the store, and not committed."""
+
+    rows: Sequence[Row]
+    at: float
+    files: tuple[list[DataFile], list[DataFile]]
+
+    def are_of(self, items: Sequence[tuple[Message, Row]], now: float) -> bool:
+        same = len(items) == len(self.rows) and all(item[1] is row for item, row in zip(items, self.rows, strict=True))
+        return same and now - self.at < _FILES_KEEP_SECONDS
 
 
 class LakeStage:
@@ -50,7 +66,7 @@ class LakeStage:
         self._log = structlog.get_logger()
         self._unsettled: list[TopicPartition] = []
         self._starts: dict[Partition, int] = {}
-        self._rows: tuple[pa.Table, pa.Table]
+        self._written: _Written | None = None
 
     # ---- Stage ----
 
@@ -64,18 +80,23 @@ class LakeStage:
             raise Invalid(Reason.UNPARSEABLE, f"not an event as the enricher writes it: {error}") from None
 
     def deliver(self, items: Sequence[tuple[Message, Row]]) -> Sequence[Rejected]:
-        """The rows of a batch, ready for `finish`."""
-        now = datetime.now(UTC)
-        for message, _ in items:
-            if message.offset() < self._starts[message.topic(), message.partition()]:
-                raise RuntimeError(f"{message.topic()}/{message.partition()} is read at {message.offset()}, before where it was to start")
-        events = [cast(tuple[Message, EnrichedEvent], item) for item in items if isinstance(item[1], EnrichedEvent)]
-        letters = [cast(tuple[Message, DeadLetter], item) for item in items if isinstance(item[1], DeadLetter)]
-        event_table, rejected = sorted_out(event_rows, events, now)
-        self._rows = event_table, dead_letter_rows(letters, now)
-        return rejected
+        """The rows of a RowBatch as files, ready for `finish`. What an earlier attempt with the same rows wrote is used again."""
+        now = time.monotonic()
+        if self._written is None or not self._written.are_of(items, now):
+            events, letters = (self._file(table, rows_of(items, schema)) for table, schema in zip(self._tables, _SCHEMAS, strict=True))
+            self._written = _Written([row for _, row in items], now, (events, letters))
+        return []
+
+    def _file(self, table: BronzeTable, of: pa.Table) -> list[DataFile]:
+        firsts = of.group_by(["kafka_topic", "kafka_partition"]).aggregate([("kafka_offset", "min")])
+        for topic, partition, offset in zip(*firsts.to_pydict().values(), strict=True):
+            if offset < self._starts[topic, partition]:
+                raise RuntimeError(f"{topic}/{partition} is read at {offset}, before where it was to start")
+        return table.write(rows.loaded(of, datetime.now(UTC)))
 
     # ---- Progress ----
+
+    only_kafka = False
 
     def start(self) -> None:
         """Open the tables, which are made where they are not there yet."""
@@ -123,14 +144,17 @@ class LakeStage:
     def finish(self, letters: Sequence[DeadLetter], offsets: Mapping[Partition, int]) -> None:
         """Dead letters first; then each table with its offsets. A table that has them already (an earlier attempt) is left as it is."""
         publish(self._producer, self._letters_to, letters)
+        files = self._written.files if self._written else ([], [])
         try:
-            for table, rows in zip(self._tables, self._rows, strict=True):
+            for table, its_files in zip(self._tables, files, strict=True):
                 moved = _of(table, offsets)
                 if moved:
-                    table.append(rows, {partition: offsets[partition] for partition in moved})
+                    table.append(its_files, {partition: offsets[partition] for partition in moved})
         except Rewind:
+            self._written = None
             self._unsettle_all()
             raise
+        self._written = None
         self._consumer.commit(offsets=[TopicPartition(*partition, offset) for partition, offset in offsets.items()], asynchronous=True)
 
     def _unsettle_all(self) -> None:

@@ -60,7 +60,11 @@ def _outcomes(body: Any, expected: int) -> list[Outcome]:
     items = [item["create"] for item in body["items"]]
     if len(items) != expected:
         raise Unavailable(f"Elasticsearch: {len(items)} outcomes for {expected} documents")
-    return [Outcome(item["status"], _sentence(item.get("error"))) for item in items]
+    return [Outcome(item["status"], _sentence(item.get("error")), _kind(item.get("error"))) for item in items]
+
+
+def _kind(error: Any) -> str:
+    return str(error.get("type", "")) if isinstance(error, dict) else ""
 
 
 def _sentence(error: Any) -> str:

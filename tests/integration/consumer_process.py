@@ -1,6 +1,54 @@
-"""One consumer as a process of its own, on the topics (and tables) of one test: `consumer_process.py SERVICE PREFIX NAMESPACE`."""
+"""One consumer as a process of its own, on the topics (and tables) of one test: `consumer_process.py SERVICE PREFIX NAMESPACE`.
 
+With TEST_POISON="WHERE HOW", an event with the word "lethal" ends the process: in `parse` or `deliver`, by an exception or a signal.
+"""
+
+import os
+import signal
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_ENDS: dict[str, Callable[[], object]] = {
+    "exception": lambda: 1 // 0,
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),  # as the kernel does where memory is out
+}
+
+
+def _lethal(message: Any) -> bool:
+    return b"lethal" in (message.value() or b"") and "dead-letter" not in message.topic()
+
+
+class Deadly:
+    """A stage that a message can end."""
+
+    def __init__(self, stage: Any, where: str, end: Callable[[], object]) -> None:
+        self._stage, self._where, self._end = stage, where, end
+
+    def parse(self, message: Any) -> object:
+        """As the stage does, or the end."""
+        if self._where == "parse" and _lethal(message):
+            self._end()
+        return self._stage.parse(message)
+
+    def deliver(self, items: Sequence[tuple[Any, Any]]) -> object:
+        """As the stage does, or the end."""
+        if self._where == "deliver" and any(_lethal(message) for message, _ in items):
+            self._end()
+        return self._stage.deliver(items)
+
+
+def _make_deadly(where: str, how: str) -> None:
+    from headrace.runner import Runner
+
+    init: Any = Runner.__init__
+
+    def deadly(self: Any, *, stage: Any, **rest: Any) -> None:
+        init(self, stage=Deadly(stage, where, _ENDS[how]), **rest)
+
+    Runner.__init__ = deadly  # type: ignore[method-assign]
 
 
 def main(name: str, prefix: str, namespace: str) -> None:
@@ -8,6 +56,8 @@ def main(name: str, prefix: str, namespace: str) -> None:
     from headrace import service
 
     topics = service.Topics(prefix)
+    if poison := os.environ.get("TEST_POISON"):
+        _make_deadly(*poison.split())
     if name == "enricher":
         from enricher import main as enricher
         from enricher.settings import EnricherSettings

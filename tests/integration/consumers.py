@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,12 +14,14 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import event, kafka
 from headrace.event import EnrichedEvent, RawEvent, Receipt
@@ -64,6 +67,16 @@ def raw_event(id: str, **changed: Any) -> RawEvent:
 def enriched_event(id: str, **changed: Any) -> EnrichedEvent:
     raw = msgspec.structs.asdict(raw_event(id))
     return EnrichedEvent(**({**raw, "enriched_at": event.now()} | changed))
+
+
+def scores_required(folder: Path) -> str:
+    """A copy of the platform's schemas in `folder`, with a plan where purchases wait for their score."""
+    shutil.copytree(ROOT / "schemas", folder / "schemas")
+    plan = folder / "schemas" / "tracking_plan.yaml"
+    text = plan.read_text()
+    assert "enrich: {repurchase: optional}" in text
+    plan.write_text(text.replace("enrich: {repurchase: optional}", "enrich: {repurchase: required}"))
+    return str(folder / "schemas")
 
 
 def pair(of: RawEvent) -> tuple[bytes, bytes]:
@@ -116,12 +129,13 @@ class ConsumerProcess:
     def __init__(self, name: str, ours: Topics, instance: str = "0", namespace: str = "bronze", **settings: str) -> None:
         prefix = _PREFIX[name]
         self.log = Path(tempfile.mkstemp(prefix="consumer-", suffix=".log")[1])
-        mine = {"GROUP": f"{ours.prefix}{name}", "INSTANCE": instance, "METRICS_PORT": str(_free_port())}
+        self._metrics_port = _free_port()
+        mine = {"GROUP": f"{ours.prefix}{name}", "INSTANCE": instance, "METRICS_PORT": str(self._metrics_port)}
         settings = {f"{prefix}_{key}": value for key, value in mine.items()} | settings
         self._command = [sys.executable, str(Path(__file__).with_name("consumer_process.py")), name, ours.prefix, namespace]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "SCHEMAS_DIR": str(ROOT / "schemas"), **settings}
 
-    def __enter__(self) -> "ConsumerProcess":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -129,6 +143,10 @@ class ConsumerProcess:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self._forget()
+
+    def _forget(self) -> None:
+        print(self.said()[-8000:])  # pytest shows it where a test fails
         self.log.unlink()
 
     def start(self) -> None:
@@ -145,14 +163,50 @@ class ConsumerProcess:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(30)
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def exit_code(self, seconds: float = 60) -> int:
         return self._process.wait(seconds)
 
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def metric(self, name: str) -> dict[str, float]:
+        """Of each of its label values (joined by commas), as a Prometheus server would read it."""
+        page = httpx.get(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=30).text
+        families = text_string_to_metric_families(page)
+        return {",".join(one.labels.values()): one.value for family in families for one in family.samples if one.name == name}
+
     def said(self) -> str:
         return self.log.read_text()
+
+
+class Supervised(ConsumerProcess):
+    """One that is started again whenever it ends in any way but well, as the supervisor does."""
+
+    def start(self) -> None:
+        self.ends: list[int] = []
+        self._over = threading.Event()
+        super().start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while (code := self._process.wait()) != 0 and not self._over.is_set():
+            self.ends.append(code)
+            super().start()
+
+    def stop(self) -> int:
+        self._over.set()
+        return super().stop()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._thread.join()
+        self._forget()
 
 
 def _free_port() -> int:
@@ -171,6 +225,11 @@ class Gate:
         self._listener: socket.socket | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self._port}".lstrip("@")).geturl()
+
+    @classmethod
+    def before(cls, setting: str) -> Self:
+        """Before the server that a setting has the address of."""
+        return cls(os.environ[setting])
 
     def open(self) -> None:
         listener = socket.socket()

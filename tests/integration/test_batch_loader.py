@@ -1,42 +1,18 @@
 """The batch loader on a real Kafka and a real lake: the tables hold every message once, whatever is killed or away."""
 
-import os
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
-from pyiceberg.catalog.sql import SqlCatalog
 
-from headrace import dead_letter, lake
+from headrace import dead_letter
 from headrace.dead_letter import DeadLetter, Reason
 from headrace.runner import Rewind
-from headrace.settings import Settings
 from loaders.batch import rows
 from loaders.batch.table import BronzeTable, open_table
-from tests.integration.consumers import CLICK, ConsumerProcess, Gate, enriched_event, eventually, pair, produce, read_all, topics
-
-
-class LakeOnly(lake.LakeSettings, Settings):
-    """Where the lake of the tests is."""
-
-
-@contextmanager
-def namespace() -> Iterator[str]:
-    """A namespace for one test's bronze tables."""
-    name = f"bronze_test_{uuid.uuid4().hex[:8]}"
-    yield name
-    catalog = lake.load_catalog(LakeOnly.load())
-    for table in catalog.list_tables(name):
-        catalog.purge_table(table)
-    catalog.drop_namespace(name)
-
-
-def catalog() -> SqlCatalog:
-    return lake.load_catalog(LakeOnly.load())
+from tests.integration.consumers import CLICK, ConsumerProcess, enriched_event, eventually, pair, produce, read_all, topics
+from tests.integration.lakes import catalog, namespace
 
 
 def places(name: str) -> list[tuple[str, int, int]]:
@@ -108,22 +84,6 @@ def test_rows_say_what_the_messages_said() -> None:
         assert datetime(2026, 1, 31, tzinfo=UTC).date() in days
 
 
-def test_killed_again_and_again_the_tables_hold_every_message_once() -> None:
-    with topics() as ours, namespace() as bronze:
-        settings = {"BATCH_LOADER_MAX_ROWS": "2000", "BATCH_LOADER_MAX_AGE_SECONDS": "1"}
-        with ConsumerProcess("batch-loader", ours, namespace=bronze, **settings) as loader:
-            for part in range(6):
-                produce(ours.enriched, [pair(enriched_event(f"e{part}-{n}")) for n in range(5000)])
-                produce(ours.dead_letter("collector"), [(b"", b"garbage")] * 200)
-                time.sleep(1.7)  # long enough to be in the middle of something
-                loader.kill()
-                loader.start()
-            eventually(lambda: len(places(f"{bronze}.events")), 30_000)
-            eventually(lambda: len(places(f"{bronze}.dead_letters")), 1200)
-            assert places(f"{bronze}.events") == messages(ours.enriched)
-            assert places(f"{bronze}.dead_letters") == messages(ours.dead_letter("collector"))
-
-
 def test_two_loaders_that_know_nothing_of_each_other_double_nothing() -> None:
     """Two groups, so Kafka gives both every partition: only the table's offsets stand between them."""
     with topics() as ours, namespace() as bronze:
@@ -143,47 +103,6 @@ def test_two_loaders_that_know_nothing_of_each_other_double_nothing() -> None:
             assert other.is_running()
 
 
-def test_copies_of_one_group_share_and_take_over() -> None:
-    with topics(4) as ours, namespace() as bronze:
-        settings = {"BATCH_LOADER_MAX_ROWS": "1000", "BATCH_LOADER_MAX_AGE_SECONDS": "0.5"}
-        with (
-            ConsumerProcess("batch-loader", ours, "a", bronze, **settings) as one,
-            ConsumerProcess("batch-loader", ours, "b", bronze, **settings) as other,
-        ):
-            for part in range(8):
-                produce(ours.enriched, [pair(enriched_event(f"e{part}-{n}")) for n in range(1500)])
-                time.sleep(0.5)
-                if part == 4:
-                    eventually(lambda: '"reading from"' in other.said(), True)
-                    other.kill()
-            eventually(lambda: len(places(f"{bronze}.events")), 12_000)
-            assert places(f"{bronze}.events") == messages(ours.enriched)
-            assert one.is_running()
-
-
-@pytest.mark.parametrize("setting", ["LAKE_CATALOG_URL", "S3_ENDPOINT"])
-def test_a_lake_that_is_away_delays_rows_and_dead_letters_none(setting: str) -> None:
-    gate = Gate(os.environ[setting])
-    with topics() as ours, namespace() as bronze:
-        settings = {"BATCH_LOADER_MAX_AGE_SECONDS": "0.5", setting: gate.url}
-        with ConsumerProcess("batch-loader", ours, namespace=bronze, **settings) as loader:
-            produce(ours.enriched, [pair(enriched_event(f"a{n}")) for n in range(100)])
-            eventually(lambda: "unavailable" in loader.said(), True)
-            gate.open()
-            eventually(lambda: len(places(f"{bronze}.events")), 100)
-            gate.shut()
-            produce(ours.enriched, [pair(enriched_event(f"b{n}")) for n in range(100)])
-            said = loader.said().count('"unavailable: waiting"')
-            eventually(lambda: loader.said().count('"unavailable: waiting"') > said, True)
-            produce(ours.enriched, [pair(enriched_event(f"c{n}")) for n in range(100)])
-            gate.open()
-            eventually(lambda: len(places(f"{bronze}.events")), 300)
-            assert places(f"{bronze}.events") == messages(ours.enriched)
-            assert read_all(ours.dead_letter("loader")) == []
-            assert loader.is_running()
-        gate.shut()
-
-
 def _rows(first: int, count: int) -> pa.Table:
     made = {field.name: pa.nulls(count, field.type) for field in rows.EVENTS}
     made["kafka_offset"] = pa.array(range(first, first + count), pa.int64())
@@ -201,22 +120,42 @@ def test_a_commit_is_repeated_over_a_compaction_and_never_over_another_loader() 
             return table
 
         one, other = opened(), opened()
-        one.append(_rows(0, 10), {place: 10})
+        one.append(one.write(_rows(0, 10)), {place: 10})
         with pytest.raises(Rewind):
-            other.append(_rows(0, 5), {place: 5})
+            other.append(other.write(_rows(0, 5)), {place: 5})
         assert other.look_up([place]) == {place: 10}
-        other.append(_rows(10, 5), {place: 15})
+        other.append(other.write(_rows(10, 5)), {place: 15})
         assert one.look_up([place]) == {place: 15}
 
         # Somebody else (a compaction) commits between our look and our commit: ours is repeated and lands once.
         stale = one._table
         catalog().load_table(name).append(_rows(1000, 1))
         one._table = stale
-        one._commit(_rows(15, 5), {place: 15}, {place: 20})
+        one._commit(one.write(_rows(15, 5)), {place: 15}, {place: 20})
         assert [row[2] for row in places(name)] == [*range(20), 1000]
 
         # An attempt whose outcome we were not told had landed: it is seen, and not repeated.
-        one.append(_rows(15, 5), {place: 20})
+        one.append(one.write(_rows(15, 5)), {place: 20})
         assert [row[2] for row in places(name)] == [*range(20), 1000]
         properties = catalog().load_table(name).properties
         assert properties["headrace.offset.t.0"] == "20"
+
+
+def test_the_table_forgets_old_snapshots_and_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaders.batch.table._MOST_SNAPSHOTS", 3)
+    monkeypatch.setattr("loaders.batch.table._TOO_MANY", 2)
+    with namespace() as bronze:
+        name, place = f"{bronze}.events", ("t", 0)
+        table = BronzeTable(open_table(catalog(), name, rows.EVENTS, "received_at"), ["t"])
+        table.look_up([place])
+        counts = []
+        for n in range(8):
+            table.append(table.write(_rows(n, 1)), {place: n + 1})
+            if n == 0:
+                now = catalog().load_table(name)
+                now.manage_snapshots().create_tag(now.metadata.snapshots[0].snapshot_id, "kept").commit()
+            counts.append(len(catalog().load_table(name).metadata.snapshots))
+        assert max(counts) == 5
+        assert [row[2] for row in places(name)] == list(range(8))
+        metadata = catalog().load_table(name).metadata
+        assert metadata.refs["kept"].snapshot_id in {snapshot.snapshot_id for snapshot in metadata.snapshots}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import time
 import uuid
@@ -15,7 +14,6 @@ import msgspec
 from headrace import dead_letter, event
 from tests.integration.consumers import (
     CLICK,
-    ROOT,
     ConsumerProcess,
     Gate,
     duplicates,
@@ -25,9 +23,11 @@ from tests.integration.consumers import (
     produce,
     raw_event,
     read_all,
+    scores_required,
     topics,
 )
-from tests.integration.test_batch_loader import catalog, namespace, places
+from tests.integration.lakes import catalog, namespace
+from tests.integration.test_batch_loader import places
 from tests.integration.test_realtime_loader import search
 from tests.scripted_enrichment_api import Json, scripted_api, well
 
@@ -64,37 +64,12 @@ def test_valid_events_go_out_with_their_bytes_and_bad_ones_are_dead_lettered_wit
         assert enricher.stop() == 0
 
 
-def test_nothing_is_lost_doubled_or_dead_lettered_when_it_is_killed_again_and_again() -> None:
-    wanted = [f"e{n}" for n in range(40_000)]
-    with topics() as ours, ConsumerProcess("enricher", ours) as enricher:
-        produce(ours.raw, (pair(raw_event(id)) for id in wanted))
-        for _ in range(4):
-            time.sleep(1.2)  # long enough to be in the middle of something
-            enricher.kill()
-            enricher.start()
-        eventually(lambda: len(read_all(ours.enriched)), len(wanted))
-        found = ids_in(ours.enriched)
-        assert duplicates(found) == []
-        assert set(found) == set(wanted)
-        assert read_all(ours.dead_letter("enricher")) == []
-
-
 PURCHASE = {
     "type": "purchase",
     "dataschema": "purchase/1-0-0",
     "subject": "customer-1",
     "data": msgspec.Raw(b'{"quantity": 2, "amount_usd": 9.99}'),
 }
-
-
-def _required(folder: Path) -> str:
-    """The platform's schemas, with a plan where purchases wait for their score."""
-    shutil.copytree(ROOT / "schemas", folder / "schemas")
-    plan = folder / "schemas" / "tracking_plan.yaml"
-    text = plan.read_text()
-    assert "enrich: {repurchase: optional}" in text
-    plan.write_text(text.replace("enrich: {repurchase: optional}", "enrich: {repurchase: required}"))
-    return str(folder / "schemas")
 
 
 def enrichments(topic: str) -> dict[str, Any]:
@@ -108,7 +83,7 @@ def test_while_the_enrichment_api_is_away_required_scores_are_waited_for_and_not
     gate = Gate(os.environ["ENRICHMENT_API_URL"])
     waiting = {
         "ENRICHMENT_API_URL": gate.url,
-        "SCHEMAS_DIR": _required(tmp_path),
+        "SCHEMAS_DIR": scores_required(tmp_path),
         "ENRICHER_BREAKER_SECONDS": "0.5",
         "ENRICHER_MAX_BATCH_SECONDS": "2",
     }
@@ -200,7 +175,7 @@ def test_killed_while_a_slow_enrichment_api_scores_nothing_is_lost_or_doubled(tm
         scripted_api(slow) as api,
         topics() as ours,
         ConsumerProcess(
-            "enricher", ours, ENRICHMENT_API_URL=api.url, ENRICHER_MAX_BATCH_MESSAGES="500", SCHEMAS_DIR=_required(tmp_path)
+            "enricher", ours, ENRICHMENT_API_URL=api.url, ENRICHER_MAX_BATCH_MESSAGES="500", SCHEMAS_DIR=scores_required(tmp_path)
         ) as enricher,
     ):
         produce(ours.raw, (pair(raw_event(id, **PURCHASE)) for id in wanted))
@@ -214,22 +189,6 @@ def test_killed_while_a_slow_enrichment_api_scores_nothing_is_lost_or_doubled(tm
         assert set(found) == set(wanted)
         assert {of["repurchase"]["score"] for of in found.values()} == {0.5}
         assert read_all(ours.dead_letter("enricher")) == []
-
-
-def test_a_second_copy_takes_over_half_and_gives_it_back() -> None:
-    wanted = [f"e{n}" for n in range(6000)]
-    with topics(4) as ours, ConsumerProcess("enricher", ours, "a") as one, ConsumerProcess("enricher", ours, "b") as other:
-        for start in range(0, 6000, 1000):
-            produce(ours.raw, [pair(raw_event(id)) for id in wanted[start : start + 1000]])
-            time.sleep(0.5)
-            if start == 3000:
-                eventually(lambda: '"assigned"' in other.said(), True)
-                other.kill()
-        eventually(lambda: len(read_all(ours.enriched)), len(wanted))
-        found = ids_in(ours.enriched)
-        assert duplicates(found) == []
-        assert set(found) == set(wanted)
-        assert one.is_running()
 
 
 def test_it_stops_where_nearly_all_would_be_rejected() -> None:

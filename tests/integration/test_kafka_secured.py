@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -149,12 +150,24 @@ def test_who_is_not_known_sends_nothing(kafka: SecuredKafka, way: Callable[[Secu
         server.wait("/healthz")
         assert send(server, "never") == 503
         assert httpx.get(f"{server.rest}/readyz", timeout=30).status_code == 503
+        assert "it refuses these credentials: look at KAFKA_SASL_USERNAME" in why(server)
 
 
 def test_a_kafka_with_another_certificate_is_not_trusted(kafka: SecuredKafka, tmp_path: Path) -> None:
     with collector(kafka.addresses["SSL"], tmp_path, KAFKA_SECURITY_PROTOCOL="ssl") as server:
         server.wait("/healthz")
         assert send(server, "never") == 503
+        assert "TLS fails: look at KAFKA_SECURITY_PROTOCOL" in why(server)
+
+
+def why(server: CollectorProcess) -> str:
+    """What /readyz says once the collector has looked a second time."""
+    for _ in range(100):
+        said = httpx.get(f"{server.rest}/readyz", timeout=30).json()["message"]
+        if "look at" in said:
+            break
+        time.sleep(0.1)
+    return str(said)
 
 
 def test_the_command_line_uses_the_same_settings(kafka: SecuredKafka, tmp_path: Path) -> None:

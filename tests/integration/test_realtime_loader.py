@@ -2,21 +2,24 @@
 
 import hashlib
 import os
-import time
+import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import msgspec
+import pytest
 
 from headrace import dead_letter, event
 from headrace.dead_letter import DeadLetter, Reason
-from tests.integration.consumers import CLICK, ConsumerProcess, Gate, enriched_event, eventually, pair, produce, read_all, topics
+from tests.integration.consumers import CLICK, ConsumerProcess, enriched_event, eventually, pair, produce, read_all, topics
 
 
 def search(alias: str, **term: str) -> list[dict[str, object]]:
     """All hits, of at most 10,000."""
-    body = {"size": 10_000, "query": {"term": term}}
-    found = httpx.post(f"{os.environ['ELASTICSEARCH_URL']}/{alias}/_search", json=body, timeout=30).json()
+    body = {"size": 10_000, "query": {"bool": {"filter": [{"term": {name: value}} for name, value in term.items()]}}}
+    found = httpx.post(f"{os.environ['ELASTICSEARCH_URL']}/{alias}/_search?ignore_unavailable=true", json=body, timeout=30).json()
     hits: list[dict[str, object]] = found["hits"]["hits"]
     return hits
 
@@ -101,32 +104,61 @@ def test_every_event_is_searchable_or_dead_lettered_whatever_its_data_is() -> No
         eventually(lambda: len(search("events_all", source=source)), len(fit))
 
 
-def test_an_elasticsearch_that_is_away_delays_documents_and_dead_letters_none() -> None:
+def elastic(method: str, path: str, **json: object) -> httpx.Response:
+    return httpx.request(method, f"{os.environ['ELASTICSEARCH_URL']}/{path}", json=json or None, timeout=60)
+
+
+@contextmanager
+def days_of_their_own(*days: str) -> Iterator[list[str]]:
+    """Indices of days that no platform writes to, and away again."""
+    names = [f"events-button_click-{day}" for day in days]
+    try:
+        yield names
+    finally:
+        for name in names:
+            elastic("DELETE", f"{name}?ignore_unavailable=true").raise_for_status()
+
+
+def test_the_index_is_of_the_day_of_receipt_in_utc() -> None:
     source = uuid.uuid4().hex
-    gate = Gate(os.environ["ELASTICSEARCH_URL"])
-    with topics() as ours, ConsumerProcess("realtime-loader", ours, ELASTICSEARCH_URL=gate.url) as loader:
-        produce(ours.enriched, [pair(enriched_event(f"a{n}", source=source)) for n in range(100)])
-        eventually(lambda: "unavailable" in loader.said(), True)
-        gate.open()
-        eventually(lambda: len(search("events_all", source=source)), 100)
-        gate.shut()
-        produce(ours.enriched, [pair(enriched_event(f"b{n}", source=source)) for n in range(100)])
-        time.sleep(3)
-        produce(ours.enriched, [pair(enriched_event(f"c{n}", source=source)) for n in range(100)])
-        gate.open()
-        eventually(lambda: len(search("events_all", source=source)), 300)
+    moments = {"last": "2001-02-28T23:59:59.999Z", "first": "2001-03-01T00:00:00.000Z"}
+    with topics() as ours, days_of_their_own("2001.02.28", "2001.03.01") as (last, first), ConsumerProcess("realtime-loader", ours):
+        produce(ours.enriched, [pair(enriched_event(id, source=source, received_at=moment)) for id, moment in moments.items()])
+        eventually(
+            lambda: {hit["_source"]["id"]: hit["_index"] for hit in search("events_all", source=source)},  # type: ignore[index]
+            {"last": last, "first": first},
+        )
+
+
+@pytest.mark.parametrize(
+    ("shut", "opened", "says"),
+    [
+        (
+            ("_settings", {"index.blocks.read_only_allow_delete": True}),
+            ("_settings", {"index.blocks.read_only_allow_delete": None}),
+            "flood",
+        ),
+        (("_settings", {"index.blocks.write": True}), ("_settings", {"index.blocks.write": None}), "FORBIDDEN"),
+        (("_close", {}), ("_open", {}), "closed"),
+    ],
+    ids=["429 (disk full)", "403 (read-only)", "400 (closed)"],
+)
+def test_items_that_elasticsearch_cannot_take_now_wait_while_the_others_are_done(
+    shut: tuple[str, dict[str, object]], opened: tuple[str, dict[str, object]], says: str
+) -> None:
+    """A real refusal of some items only: one of two indices takes nothing."""
+    source, at = uuid.uuid4().hex, "2001-02-03T12:00:00.000Z"
+    with topics() as ours, days_of_their_own("2001.02.03") as (index,), ConsumerProcess("realtime-loader", ours) as loader:
+        produce(ours.enriched, [pair(enriched_event("before", source=source, received_at=at))])
+        eventually(lambda: len(search("events_all", source=source)), 1)
+        elastic("PUT" if shut[0] == "_settings" else "POST", f"{index}/{shut[0]}", **shut[1]).raise_for_status()
+        events = [enriched_event(f"e{n}", source=source, **({"received_at": at} if n % 2 else {})) for n in range(100)]
+        produce(ours.enriched, map(pair, events))
+        eventually(lambda: len(search("events_all", source=source)) >= 50, True)
+        eventually(lambda: says in loader.said(), True)
+        waiting = re.findall(r"(\d+) of (\d+) documents not taken now", loader.said())
+        assert {int(few) for few, _ in waiting} <= set(range(1, 51))
+        elastic("PUT" if opened[0] == "_settings" else "POST", f"{index}/{opened[0]}", **opened[1]).raise_for_status()
+        eventually(lambda: len(search("events_all", source=source)), 101, 180)  # opening an index waits for its shard
         assert read_all(ours.dead_letter("loader")) == []
         assert loader.is_running()
-        gate.shut()
-
-
-def test_killed_again_and_again_it_loads_every_event() -> None:
-    source = uuid.uuid4().hex
-    with topics() as ours, ConsumerProcess("realtime-loader", ours) as loader:
-        produce(ours.enriched, [pair(enriched_event(f"e{n}", source=source)) for n in range(9000)])
-        for _ in range(3):
-            time.sleep(1.5)
-            loader.kill()
-            loader.start()
-        eventually(lambda: len(search("events_all", source=source)), 9000)
-        assert read_all(ours.dead_letter("loader")) == []

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from headrace import dead_letter
-from headrace.batch import Limits, RejectLimit
+from headrace.batch import Limits, RejectLimit, TooManyRejects
 from headrace.dead_letter import Invalid, Reason, Unavailable
 from headrace.kafka import PLAINTEXT, consumer_config, producer_config
 from headrace.messages import Message, Rejected
@@ -18,6 +18,8 @@ from headrace.progress import GroupProgress
 from headrace.runner import Runner
 from headrace.service import Topics
 from tests.integration.consumers import bootstrap, duplicates, eventually, produce, read_all, topics
+
+NO_LIMIT = RejectLimit(1.0)
 
 
 class Told:
@@ -48,7 +50,7 @@ class Told:
 class Running:
     """A runner in a thread."""
 
-    def __init__(self, ours: Topics, stage: Told, seconds: float, config: dict[str, int]) -> None:
+    def __init__(self, ours: Topics, stage: Told, seconds: float, limit: RejectLimit, config: dict[str, int]) -> None:
         self.stop = threading.Event()
         self.group = f"{ours.prefix}group"
         consumer = Consumer(consumer_config(bootstrap(), self.group, security=PLAINTEXT, session_timeout_ms=6000, **config))
@@ -60,7 +62,7 @@ class Running:
             stage=stage,
             progress=GroupProgress(consumer, producer, ours.dead_letter("enricher")),
             limits=Limits(100, 1_000_000, seconds),
-            reject_limit=RejectLimit(1.0),
+            reject_limit=limit,
             stop=self.stop,
         )
         self.error: BaseException | None = None
@@ -81,9 +83,9 @@ class Running:
 
 
 @contextmanager
-def running(ours: Topics, stage: Told, seconds: float = 0.2, **config: int) -> Iterator[Running]:
+def running(ours: Topics, stage: Told, seconds: float = 0.2, limit: RejectLimit = NO_LIMIT, **config: int) -> Iterator[Running]:
     """A runner whose batches are at most 100 messages and `seconds` old."""
-    runner = Running(ours, stage, seconds, config)
+    runner = Running(ours, stage, seconds, limit, config)
     try:
         yield runner
     finally:
@@ -160,6 +162,28 @@ def test_a_defect_ends_the_loop_with_the_batch_uncommitted() -> None:
         with running(ours, stage):
             eventually(lambda: committed(ours, 1), 11)
         assert stage.delivered == names("a", 10)
+
+
+def test_once_at_the_limit_of_rejects_a_start_lets_no_more_through() -> None:
+    limit = RejectLimit(0.5, least=100)
+    with topics(1) as ours:
+
+        def refused() -> int:
+            return len(read_all(ours.dead_letter("enricher")))
+
+        first = Running(ours, Told(), 0.2, limit, {})
+        produce(ours.raw, values("bad", 40))
+        eventually(refused, 40)
+        produce(ours.raw, values("bad", 60))
+        first.thread.join(60)
+        assert isinstance(first.error, TooManyRejects)
+        with pytest.raises(TooManyRejects), running(ours, Told(), limit=limit) as second:
+            second.thread.join(60)
+        assert refused() == 40
+        produce(ours.raw, values("good", 100))
+        with running(ours, mended := Told()):
+            eventually(lambda: committed(ours, 1), 200)
+        assert (len(mended.delivered), refused()) == (100, 100)
 
 
 def test_told_to_stop_while_it_waits_it_goes_and_leaves_the_batch_to_the_next() -> None:

@@ -135,3 +135,14 @@ def test_back_off_grows_to_its_cap_and_keeps_half_of_it(first: float, most: floa
     assert all(0 < wait <= most for wait in waits)
     assert waits == sorted(waits)
     assert waits[-1] >= most / 2
+
+
+def test_in_doubt_a_few_rejects_are_enough_until_a_batch_has_passed() -> None:
+    watch = RejectWatch(RejectLimit(share=0.5, least=1000, seconds=60))
+    watch.doubt()
+    watch.check(19, 19, now=0.0)  # too few to say anything
+    with pytest.raises(TooManyRejects):
+        watch.check(20, 11, now=0.0)
+    watch.check(20, 10, now=0.0)
+    watch.count(20, 10, now=0.0)
+    watch.check(100, 100, now=1.0)

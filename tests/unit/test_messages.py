@@ -70,3 +70,11 @@ def test_moments_that_are_none_are_mended() -> None:
     letter = letter_in("loader", Fake(("dead-letter.collector", 0), 1, dead_letter.encode(odd)))
     assert event.is_utc(letter.rejected_at)
     assert (letter.received_at, letter.dead_letter_id) == (None, odd.dead_letter_id)
+
+
+def test_a_dead_letter_that_is_poison_leaves_nothing_of_itself_in_its_own() -> None:
+    body = b'{"id": "deadly", "payload": "deadly"}'
+    letter = letter_of("realtime-loader", Rejected(Fake(("dead-letter.loader", 0), 7, body), Reason.POISON, "why"))
+    assert b"deadly" not in dead_letter.encode(letter)
+    assert "dead-letter.loader partition 0 offset 7" in letter.detail
+    assert letter_of("realtime-loader", Rejected(Fake(("events.enriched", 0), 7, body), Reason.POISON, "why")).payload_bytes() == body

@@ -15,7 +15,7 @@ from headrace import event
 from headrace.dead_letter import DeadLetter, Reason
 from headrace.event import EnrichedEvent, Receipt
 from headrace.messages import Message
-from loaders.batch.rows import DEAD_LETTERS, EVENTS, dead_letter_rows, event_rows, sorted_out
+from loaders.batch.rows import DEAD_LETTERS, EVENTS, dead_letter_rows, event_rows, loaded, sorted_out
 from tests.unit.test_batch import Fake
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, UTC)
@@ -57,10 +57,10 @@ def test_the_columns_are_those_that_are_documented() -> None:
 
 @given(st.lists(EVENT, max_size=5))
 def test_each_event_is_a_row_with_its_own_values(events: list[EnrichedEvent]) -> None:
-    table, rejected = sorted_out(event_rows, numbered(events), NOW)
+    batch, rejected = sorted_out(event_rows, numbered(events))
     assert rejected == []
-    assert table.schema == EVENTS
-    found = table.to_pylist()
+    assert batch.schema == EVENTS
+    found = loaded(pa.Table.from_batches([batch]), NOW).to_pylist()
     assert len(found) == len(events)
     for n, (row, of) in enumerate(zip(found, events, strict=True)):
         assert (row["id"], row["source"], row["type"], row["subject"], row["dataschema"]) == (
@@ -88,7 +88,7 @@ def test_an_event_that_can_be_no_row_is_refused_alone(events: list[tuple[Enriche
     for of, bad in events:
         if bad:
             of.time = "tomorrow"
-    table, rejected = sorted_out(event_rows, numbered([of for of, _ in events]), NOW)
+    table, rejected = sorted_out(event_rows, numbered([of for of, _ in events]))
     assert [row["kafka_offset"] for row in table.to_pylist()] == [n for n, (_, bad) in enumerate(events) if not bad]
     assert [refusal.message.offset() for refusal in rejected] == [n for n, (_, bad) in enumerate(events) if bad]
     assert {refusal.reason for refusal in rejected} <= {Reason.ROW_REJECTED}
@@ -99,7 +99,7 @@ def test_data_that_is_no_utf_8_is_refused_alone() -> None:
     values |= dict.fromkeys(("time", "received_at", "enriched_at"), "2026-01-01T00:00:00Z")
     receipt = Receipt(collector_id="c", protocol="p")
     events = [EnrichedEvent(**values, receipt=receipt, data=msgspec.Raw(data)) for data in (b'"\xff"', b"{}")]
-    table, rejected = sorted_out(event_rows, numbered(events), NOW)
+    table, rejected = sorted_out(event_rows, numbered(events))
     assert (table["data"].to_pylist(), [refusal.message.offset() for refusal in rejected]) == (["{}"], [0])
 
 
@@ -117,10 +117,10 @@ def test_a_dead_letter_is_a_row() -> None:
         origin_offset=2**40,
     )
     bare = DeadLetter(dead_letter_id="e", service="s", reason=Reason.POISON, detail="", rejected_at="2026-01-31T00:00:00Z", payload="")
-    table = dead_letter_rows(numbered([bare, letter]), NOW)
+    table = dead_letter_rows(numbered([bare, letter]))
     assert table.schema == DEAD_LETTERS
     row = table.to_pylist()[1]
     assert row["rejected_at"] == datetime(2026, 1, 31, tzinfo=UTC) + timedelta(milliseconds=1)
     assert (row["reason"], row["time"], row["received_at"], row["id"]) == ("schema_invalid", "yesterday", None, None)
     assert (row["origin_topic"], row["origin_partition"], row["origin_offset"]) == ("events.raw", 2, 2**40)
-    assert isinstance(dead_letter_rows([], NOW), pa.Table)
+    assert dead_letter_rows([]).num_rows == 0

@@ -19,7 +19,7 @@ _HOLD_SECONDS = (1.0, 6.0)
 # Kafka's session time-out is 10 s: now and then a consumer is still for longer, and comes back as one that was given up.
 _LONG_HOLD_SECONDS = 13.0
 _LONG_SHARE = 0.15
-_RECOVERY_LIMIT_SECONDS = 120.0
+RECOVERY_LIMIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Nemesis:
         return Happened(planned.number, planned.kind, fault.station, round(began, 3), round(ended - began, 2), recovery, problem)
 
     def _recovery(self, station: str, since: float) -> float | None:
-        while time.time() - since < _RECOVERY_LIMIT_SECONDS:
+        while time.time() - since < RECOVERY_LIMIT_SECONDS:
             moment = self._recovered(station, since)
             if moment is not None:
                 return round(moment - since, 2)

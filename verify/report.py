@@ -12,7 +12,7 @@ from rich.table import Table
 
 from verify.checker import SEARCH, VIOLATIONS, Verdict
 from verify.ledger import Outcome, Row, longest_gap
-from verify.nemesis import Happened, by_kind
+from verify.nemesis import RECOVERY_LIMIT_SECONDS, Happened, by_kind
 
 Figures = dict[str, float | int | str]
 
@@ -66,6 +66,9 @@ def emptiness(sent: Sendings, happened: Sequence[Happened], demands: Demands) ->
     missing = [kind for kind in demands.kinds if not found[kind]]
     if missing:
         problems.append(f"these kinds of fault did not happen: {', '.join(missing)}")
+    stuck = sorted({fault.kind for fault in happened if fault.problem is None and fault.recovery_seconds is None})
+    if stuck:
+        problems.append(f"no recovery was seen within {RECOVERY_LIMIT_SECONDS:.0f} s after: {', '.join(stuck)}")
     return problems
 
 

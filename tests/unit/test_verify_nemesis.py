@@ -134,6 +134,8 @@ def test_a_proof_that_is_empty_is_refused() -> None:
         "these kinds of fault did not happen: cut_a",
     ]
     assert emptiness(sent, faults[:1], Demands(99, 1, ["kill_kafka"])) == []
+    stuck = [happened("kill_kafka", 1, None)]
+    assert emptiness(sent, stuck, Demands(99, 1, ["kill_kafka"])) == ["no recovery was seen within 120 s after: kill_kafka"]
 
 
 def row(request: int, id: str, outcome: Outcome, at: float, *, attempt: int = 1, kind: str = "good") -> Row:

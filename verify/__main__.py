@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import stamina
 from rich.console import Console
 
 from runtime.component import Place
@@ -34,6 +35,7 @@ def main() -> int:
     given = _arguments()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    stamina.instrumentation.set_on_retry_hooks([])  # what is tried again is said by what comes of it
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         with _platform() as place, prepared(place, folder_of(place), console.print) as (site, disk):

@@ -49,3 +49,12 @@ def test_every_key_of_the_example_is_used() -> None:
 def test_keys_stand_once() -> None:
     keys = [line.split("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if re.match(r"[A-Z]", line)]
     assert sorted(keys) == sorted(set(keys))
+
+
+def test_a_setting_refers_only_to_what_stands_above_it() -> None:
+    above: set[str] = set()
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        name, is_setting, value = line.partition("=")
+        if is_setting and not line.startswith("#"):
+            assert set(re.findall(r"\$\{(\w+)\}", value)) <= above, line
+            above.add(name)

@@ -30,3 +30,7 @@ def write(source: Path, target: Path) -> None:
     plan.write_text(plan.read_text().rstrip("\n") + _TYPE)
     (target / UNSCORED_TYPE).mkdir()
     (target / UNSCORED_TYPE / "1-0-0.json").write_text(json.dumps(_SCHEMA, indent=2) + "\n")
+    examples = target / "examples" / UNSCORED_TYPE
+    examples.mkdir()
+    (examples / "1-0-0.a_page.pass.json").write_text('{"url": "https://shop.example.com/"}\n')
+    (examples / "1-0-0.no_url.fail.json").write_text('{"title": "Shop"}\n')

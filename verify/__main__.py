@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import stamina
@@ -97,7 +97,14 @@ def _arguments() -> argparse.Namespace:
 def _platform() -> Iterator[Place]:
     """The one that HEADRACE_ENV_FILE names, as it runs; else one of our own, from nothing (KEEP=1 leaves it running)."""
     if "HEADRACE_ENV_FILE" in os.environ:
-        yield place_at(env_path())
+        place = place_at(env_path())
+        states = Supervisor(place).states()
+        running = [name for name in _NO_PART_IN_IT if name in states and states[name].state == "RUNNING"]
+        with ExitStack() as held:
+            for name in running:
+                held.callback(Supervisor(place).start, name)
+                Supervisor(place).stop(name)
+            yield place
         return
     os.environ["HEADRACE_ENV_FILE"] = str(_OWN / ".env")
     if env_path().is_file():

@@ -60,7 +60,7 @@ def beside(template: str, state_dir: str, shift: int, settings: Mapping[str, str
 
     `settings` are other values for other settings.
     """
-    ports = {key: str(int(value) + shift) for key, value in _keys(template).items() if key.endswith("_PORT")}
+    ports = {key: str(int(value) + shift) for key, value in _keys(template).items() if key.endswith("_PORT") and value != "0"}  # 0: none
     return with_settings(with_secrets(template), {"STATE_DIR": state_dir, **ports, **(settings or {})})
 
 

@@ -87,7 +87,8 @@ def test_settings_are_changed_in_place() -> None:
 
 
 def test_a_platform_beside_another_has_ports_and_state_of_its_own() -> None:
-    settings = envfile.resolved(envfile.beside(EXAMPLE, ".runtime/test", 6000))
+    settings = envfile.resolved(envfile.beside(EXAMPLE + "ADMIN_PORT=0\n", ".runtime/test", 6000))
+    assert settings["ADMIN_PORT"] == "0", "none is none"
     assert settings["KAFKA_PORT"] == "15092"
     assert settings["KAFKA"] == "127.0.0.1:15092"
     assert settings["STATE_DIR"] == ".runtime/test"

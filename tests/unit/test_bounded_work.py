@@ -182,6 +182,9 @@ class _Outbox:
     problem: str | None = None
     spooling = False
 
+    def takes(self, _: object) -> bool:
+        return False
+
     async def put(self, messages: list[tuple[bytes, bytes]], rejected: list[tuple[bytes, bytes]]) -> None:
         pass
 

@@ -157,6 +157,8 @@ class Core:
         if self._kind == "rest":
             tls = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else None
             return Rest(self._target, self._write_key, timeout=self._timeout, compress=self._compress, user_agent=USER_AGENT, tls=tls)
+        # Unless somebody has decided: gRPC's own handlers of fork() now and then end a child with SIGSEGV where a call is under way.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         import grpc
 
         from producers.client.rpc import Rpc

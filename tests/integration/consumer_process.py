@@ -21,6 +21,13 @@ def _lethal(message: Any) -> bool:
     return b"lethal" in (message.value() or b"") and "dead-letter" not in message.topic()
 
 
+def _holds_lethal(message: Any, value: Any) -> bool:
+    """The batch loader's items are rows of several messages, of which only the last is kept."""
+    if hasattr(value, "column_names"):
+        return "enriched_at" in value.schema.names and "lethal" in value.column("id").to_pylist()
+    return _lethal(message)
+
+
 class Deadly:
     """A stage that a message can end."""
 
@@ -35,7 +42,7 @@ class Deadly:
 
     def deliver(self, items: Sequence[tuple[Any, Any]]) -> object:
         """As the stage does, or the end."""
-        if self._where == "deliver" and any(_lethal(message) for message, _ in items):
+        if self._where == "deliver" and any(_holds_lethal(message, value) for message, value in items):
             self._end()
         return self._stage.deliver(items)
 

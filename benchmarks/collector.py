@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import load, tools
+from benchmarks.figures import keep
 from benchmarks.load import Load
 from collector.v1 import collector_pb2 as pb
 from headrace import event, kafka
 from tests.collector_process import KEY, CollectorProcess, collector
 from tests.collector_real_kafka import RealKafka
 
-RESULTS = Path(__file__).parent / "results" / "collector.json"
 OTEL_TOPIC = "bench.otel"
 BODIES = 64  # different requests, sent in turn
 SIZES = ((1, 32), (1, 256), (100, 32), (100, 256))  # events a request, connections
@@ -244,8 +244,7 @@ def main() -> None:
     Console().print(table, f"confluent-kafka's own producer, a report for each message: {alone:,.0f} events/s")
     Console().print({name: value for name, value in results.items() if name.endswith("ratio")})
     if arguments.native == "on" and not arguments.only:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        keep("collector", results)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ last. Processor seconds are those of the enricher's process with its Kafka clien
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import threading
@@ -14,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import httpx
 import msgspec
@@ -22,15 +20,13 @@ import psutil
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.figures import keep, show
 from headrace import event, kafka, metrics, service
 from headrace.event import RawEvent, Receipt
 from headrace.service import Topics
 from headrace.settings import use_env_file
 
-RESULT = Path(__file__).resolve().parent / "results" / "enricher.json"
 _CUSTOMERS = 20_000
 _CLICK = b'{"button_id": "buy-%d", "text": "Buy now", "url": "https://shop.example.com/products/%d", "session_id": "0b8a1c52d6b0%04d"}'
 _PURCHASE = b'{"order_id": "o-%d", "quantity": %d, "amount_usd": %d.99, "session_id": "0b8a1c52d6b04f2f"}'
@@ -142,12 +138,8 @@ def main() -> None:
     figures: dict[str, int] = {}
     for name in _KINDS:
         figures |= measured(name, said.events)
-    table = Table("figure", "value")
-    for figure, value in figures.items():
-        table.add_row(figure, f"{value:,}")
-    Console().print(table)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    show(figures)
+    keep("enricher", figures)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,9 +29,8 @@ import pyarrow as pa
 from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka.admin import AdminClient
 from elasticsearch import Elasticsearch, helpers
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.figures import keep, show
 from headrace import event, kafka, lake, service
 from headrace.event import EnrichedEvent, RawEvent, Receipt
 from headrace.service import Topics
@@ -41,7 +39,6 @@ from loaders.realtime.mapping import event_document
 
 _BATCH_ROWS = (1000, 10_000, 100_000)
 _BULK_MESSAGES = (500, 2000, 8000)  # the second is the default
-RESULT = Path(__file__).resolve().parent / "results" / "loaders.json"
 _SOURCE = "benchmark"
 _DATA = json.dumps(
     {
@@ -341,12 +338,8 @@ def main() -> None:
     said = arguments.parse_args()
     use_env_file()
     figures = measured("enricher", said.events) | batch_by_size(said.events) | realtime_by_size(said.documents)
-    table = Table("figure", "value")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:,}")
-    Console().print(table)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    show(figures)
+    keep("loaders", figures)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from headrace.batch import Batch
 from headrace.dead_letter import DeadLetter
 from headrace.event import EnrichedEvent
 from headrace.messages import Message, Partition
-from loaders.batch.rows import Items, dead_letter_rows, event_rows, sorted_out
+from loaders.batch.rows import Items, dead_letter_rows, event_rows, first_offsets, sorted_out
 
 T = TypeVar("T")
 Row: TypeAlias = "EnrichedEvent | DeadLetter | pa.RecordBatch"
@@ -50,16 +50,13 @@ class RowBatch(Batch[Row]):
     @property
     def starts(self) -> dict[Partition, int]:
         """The first offset of each partition."""
-        refused = [(refusal.message.topic(), refusal.message.partition(), refusal.message.offset()) for refusal in self.rejected]
-        firsts = [rows.group_by(["kafka_topic", "kafka_partition"]).aggregate([("kafka_offset", "min")]) for rows in self._tables()]
-        taken = [place for first in firsts for place in zip(*first.to_pydict().values(), strict=True)]
         found: dict[Partition, int] = {}
-        for topic, partition, offset in (*refused, *taken):
-            found[topic, partition] = min(offset, found.get((topic, partition), offset))
+        of_rows = (first_offsets(pa.Table.from_batches([cast(pa.RecordBatch, rows)])) for _, rows in self.items)
+        refused = ({(one.message.topic(), one.message.partition()): one.message.offset()} for one in self.rejected)
+        for firsts in (*of_rows, *refused):
+            for partition, offset in firsts.items():
+                found[partition] = min(offset, found.get(partition, offset))
         return found
-
-    def _tables(self) -> list[pa.Table]:
-        return [pa.Table.from_batches([cast(pa.RecordBatch, rows)]) for _, rows in self.items]
 
     def drop(self, partitions: Iterable[Partition]) -> None:
         """Forget all that came from `partitions`: somebody else reads them now."""

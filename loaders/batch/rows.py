@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from headrace.dead_letter import DeadLetter, Reason
 from headrace.event import EnrichedEvent
-from headrace.messages import Message, Rejected
+from headrace.messages import Message, Partition, Rejected
 
 T = TypeVar("T")
 Items = Sequence[tuple[Message, T]]
@@ -98,6 +98,12 @@ def event_rows(items: Items[EnrichedEvent]) -> pa.RecordBatch:
 def dead_letter_rows(items: Items[DeadLetter]) -> pa.RecordBatch:
     """Rows of `lake.bronze.dead_letters`, not loaded yet."""
     return _rows(items, _OF_DEAD_LETTER, DEAD_LETTERS)
+
+
+def first_offsets(rows: pa.Table) -> dict[Partition, int]:
+    """The first offset of each partition of Kafka that `rows` came from."""
+    firsts = rows.group_by(["kafka_topic", "kafka_partition"]).aggregate([("kafka_offset", "min")])
+    return {(topic, partition): offset for topic, partition, offset in zip(*firsts.to_pydict().values(), strict=True)}
 
 
 def loaded(rows: pa.Table, at: datetime) -> pa.Table:

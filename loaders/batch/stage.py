@@ -88,8 +88,7 @@ class LakeStage:
         return []
 
     def _file(self, table: BronzeTable, of: pa.Table) -> list[DataFile]:
-        firsts = of.group_by(["kafka_topic", "kafka_partition"]).aggregate([("kafka_offset", "min")])
-        for topic, partition, offset in zip(*firsts.to_pydict().values(), strict=True):
+        for (topic, partition), offset in rows.first_offsets(of).items():
             if offset < self._starts[topic, partition]:
                 raise RuntimeError(f"{topic}/{partition} is read at {offset}, before where it was to start")
         return table.write(rows.loaded(of, datetime.now(UTC)))

@@ -35,8 +35,9 @@ class Transport(Protocol):
 class Engine:
     """Sends what is in `backlog` over what `connect` makes, at most `in_flight` requests at a time, until `stop`.
 
-    After a failure all requests that are under way are sent again, so the order stays. `hold` is how many seconds to wait where a person
-    must mend something. The callbacks run in the engine's thread.
+    After a failure all requests that are under way are sent again, so the order stays, and one at a time: a stream that fails does not say
+    for which of them, and only one that fails alone is split or given up. `hold` is how many seconds to wait where a person must mend
+    something. The callbacks run in the engine's thread.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Engine:
         self.died: BaseException | None = None
         self._sending: deque[tuple[Batch, asyncio.Task[Reply]]] = deque()
         self._again: deque[Batch] = deque()
+        self._alone = False  # a batch of `_again` is under way, and nothing else
         self._failures = 0  # in a row
         self._runner = asyncio.Runner(loop_factory=_Loop)
         self._loop = self._runner.get_loop()
@@ -100,8 +102,7 @@ class Engine:
             while True:
                 self._awake.clear()
                 self._begin(transport)
-                room = len(self._sending) < self._in_flight
-                await self._something(room, self._sending[0][1] if self._sending else None)
+                await self._something(self._sending[0][1] if self._sending else None)
                 while self._sending and self._sending[0][1].done():
                     await self._ended(transport)
         finally:
@@ -109,17 +110,21 @@ class Engine:
                 task.cancel()
             await transport.close()
 
+    def _room(self) -> bool:
+        return not self._alone and len(self._sending) < self._in_flight
+
     def _begin(self, transport: Transport) -> None:
         """Send what is due, as far as there is room."""
-        while len(self._sending) < self._in_flight:
+        while self._room():
+            self._alone = bool(self._again)
             batch = self._again.popleft() if self._again else self._backlog.take()
             if batch is None:
                 return
             self._sending.append((batch, asyncio.create_task(transport.send(batch.texts))))
 
-    async def _something(self, room: bool, head: asyncio.Task[Reply] | None) -> None:
+    async def _something(self, head: asyncio.Task[Reply] | None) -> None:
         """Wait for the answer to the oldest request or, where there is room, until there is more to send."""
-        if not room and head:
+        if head and not self._room():
             await asyncio.wait({head})
             return
         awake = asyncio.create_task(self._awake.wait())
@@ -139,7 +144,7 @@ class Engine:
             await self._failed(RequestRefused(0, "client", f"{type(error).__name__}: {error}"), transport)
         else:
             self._sending.popleft()
-            self._failures, self._backlog.held = 0, None
+            self._failures, self._backlog.held, self._alone = 0, None, False
             self.accepted += reply.accepted
             for one in reply.rejected:
                 self._reject(batch.texts[one.index], one.reason, one.detail)
@@ -158,14 +163,15 @@ class Engine:
         await asyncio.gather(*(task for _, task in self._sending), return_exceptions=True)
         batches = [batch for batch, _ in self._sending]
         self._sending.clear()
-        if what == "split":
-            batches[:1] = self._split(batches[0], refused)
+        if what == "split" and len(batches) == 1:
+            batches = self._split(batches[0], refused)
+        self._alone = False
+        self.retried += bool(batches)
         self._again.extendleft(reversed(batches))
         await transport.reset()
         if what == "split":
             return
         self._failures += 1
-        self.retried += 1
         wait = backoff(self._failures, refused.retry_after)
         if what == "hold":
             wait = random.uniform(self._hold / 2, self._hold)
@@ -180,7 +186,6 @@ class Engine:
         if len(batch.texts) > 1:
             if refused.status == 413:  # so the next ones are not too large
                 self._backlog.batch_events = max(1, len(batch.texts) // 2)
-            self.retried += 1
             return list(batch.halves())
         self._reject(batch.texts[0], refused.code, refused.message)
         self._backlog.done(batch)

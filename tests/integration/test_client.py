@@ -183,7 +183,8 @@ def test_what_kafka_cannot_take_is_sent_when_it_is_back(broker: MockKafka, tmp_p
 
 
 def test_a_smaller_limit_of_the_server_is_learned(broker: MockKafka, tmp_path: Path) -> None:
-    limits = {"COLLECTOR_MAX_BATCH_EVENTS": "60", "COLLECTOR_MAX_REQUEST_BYTES": "9000"}
+    # The linger holds answers back, so that a stream fails while the requests before the one that is too large are still under way.
+    limits = {"COLLECTOR_MAX_BATCH_EVENTS": "60", "COLLECTOR_MAX_REQUEST_BYTES": "9000", "COLLECTOR_LINGER_MS": "50"}
     with collector(broker.address, tmp_path, **limits) as server:
         server.wait()
         for kind, more in (("rest", {"compress": False}), ("grpc", {})):

@@ -188,13 +188,13 @@ class PythonLine(Line):
 
     def poll(self) -> None:
         try:
-            self._producer.poll(0)
+            kafka.told(lambda: self._producer.poll(0))
         except KafkaException as error:  # a fatal one
             self.broken = self.broken or f"Kafka's client gave up: {error.args[0].str()}"
 
     def flush(self, seconds: float) -> None:
         with suppress(KafkaException):  # a fatal one: `poll` tells of it, too
-            self._producer.flush(seconds)
+            kafka.told(lambda: self._producer.flush(seconds))
 
     def dispose(self) -> None:
         self._producer.purge()

@@ -1,11 +1,11 @@
 """Kafka clients as Headrace wants them: the settings here are the guarantees."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import Field, ValidationInfo, field_validator
@@ -14,6 +14,7 @@ from headrace import dead_letter, event, replays
 from headrace.settings import Settings
 
 Config = dict[str, str | int | float | bool]
+T = TypeVar("T")
 
 SERVICES_THAT_REFUSE = ("collector", "enricher", "loader")
 _CONFIG = {replays.TOPIC: {"retention.ms": "-1", "retention.bytes": "-1"}}  # what was done is kept for good
@@ -140,3 +141,17 @@ def ensure_topics(admin: AdminClient, wanted: Mapping[str, int], replication: in
         else:
             made.append(name)
     return made
+
+
+def told(call: Callable[[], T]) -> T:
+    """The result of a call of confluent-kafka that serves callbacks. Raises KafkaException after a fatal error, whatever came of it.
+
+    The library (2.16) goes on to call the other callbacks with the exception of the fatal error pending. What gets out is then a
+    SystemError or, before Python 3.12, the bare KafkaError, which `except BaseException` does not catch.
+    """
+    try:
+        return call()
+    except KafkaError as error:  # type: ignore[misc] # one in C only
+        raise KafkaException(error) from None
+    except SystemError as error:
+        raise KafkaException(KafkaError(KafkaError._FATAL, str(error.__cause__ or error))) from None

@@ -7,6 +7,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from headrace import dead_letter
 from headrace.dead_letter import DeadLetter, Unavailable
+from headrace.kafka import told
 from headrace.messages import Partition
 from headrace.offsets import CALL_SECONDS, Offsets, call, within
 
@@ -31,8 +32,8 @@ def publish(producer: Producer, topic: str, letters: Sequence[DeadLetter]) -> No
                 producer.produce(topic, dead_letter.encode(letter), letter.dead_letter_id, on_delivery=outcome)
                 break
             except BufferError:
-                producer.poll(1.0)
-    left = producer.flush(FLUSH_SECONDS) if letters else 0
+                told(lambda: producer.poll(1.0))
+    left = told(lambda: producer.flush(FLUSH_SECONDS)) if letters else 0
     if failures or left:
         why = failures[0].str() if failures else "no acknowledgement"
         raise Unavailable(f"Kafka: {len(failures) + left} of {len(letters)} dead letters not written to {topic}: {why}")

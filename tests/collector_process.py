@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from confluent_kafka import Consumer, TopicPartition
 
-from headrace import kafka
 from tests.collector_real_kafka import ROOT, free_port
+from tests.kafka_reading import written
 
 KEY = "test-write-key"
 
@@ -61,19 +60,7 @@ class CollectorProcess:
 
     def written(self, topic: str) -> list[tuple[bytes, bytes]]:
         """Key and value of all that is in `topic` now."""
-        consumer = Consumer(kafka.consumer_config(self.bootstrap_servers, "check", enable_partition_eof=True))
-        parts = [TopicPartition(topic, number, 0) for number in consumer.list_topics(topic, timeout=10).topics[topic].partitions]
-        consumer.assign(parts)
-        found, ended = [], 0
-        while ended < len(parts):
-            message = consumer.poll(10)
-            assert message is not None, "the broker does not answer"
-            if message.error():
-                ended += 1
-            else:
-                found.append((message.key() or b"", message.value() or b""))
-        consumer.close()
-        return found
+        return written(self.bootstrap_servers, topic)
 
 
 @contextmanager

@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
 from collector.line import DEAD_LETTER_TOPIC, Line, NativeLine, PythonLine
 from collector.outbox import Outbox
-from headrace import kafka
 from headrace.dead_letter import Unavailable
 from headrace.event import RAW_TOPIC
+from tests import kafka_reading
 from tests.collector_mock_kafka import MockKafka, mock_kafka
 from tests.collector_real_kafka import RealKafka
 
@@ -65,20 +64,7 @@ async def acknowledged(outbox: Outbox, name: str, count: int, sent: dict[str, bo
 
 def written(address: str) -> set[str]:
     """Every key in both topics."""
-    consumer = Consumer(kafka.consumer_config(address, "check", enable_partition_eof=True))
-    topics = consumer.list_topics(timeout=10).topics
-    parts = [TopicPartition(topic, number, 0) for topic in (RAW_TOPIC, DEAD_LETTER_TOPIC) for number in topics[topic].partitions]
-    consumer.assign(parts)
-    keys, ended = set(), 0
-    while ended < len(parts):
-        message = consumer.poll(10)
-        assert message is not None, "the broker does not answer"
-        if message.error():
-            ended += 1
-        else:
-            keys.add((message.key() or b"").decode())
-    consumer.close()
-    return keys
+    return {key.decode() for key, _ in kafka_reading.written(address, RAW_TOPIC, DEAD_LETTER_TOPIC)}
 
 
 def in_loop(work: Callable[[], Awaitable[None]]) -> None:

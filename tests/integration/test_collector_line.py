@@ -10,7 +10,7 @@ from zlib import crc32
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from collector import _native
 from collector.accept import Limits
@@ -205,3 +205,20 @@ def test_a_client_that_is_disposed_of_leaves_no_memory_behind() -> None:
             if number == 5:
                 before = resident()
         assert resident() - before < 40
+
+
+@pytest.mark.parametrize("error", [10, 29, 45, 47, 87])  # too large, not allowed, out of order, an old epoch, invalid record
+def test_a_fatal_error_is_a_kafka_exception_though_callbacks_come_after_it(error: int) -> None:
+    """It was a SystemError, or a bare KafkaError that no `except` caught and that ended the thread."""
+    told: list[bool] = []
+    with mock_kafka() as broker:
+        settings = {"enable.idempotence": True, "enable.gapless.guarantee": True, "batch.num.messages": 1, "log_level": 0}
+        producer = Producer({"bootstrap.servers": broker.address, **settings, "error_cb": lambda _: None})
+        producer.list_topics(timeout=10)
+        broker.fail_produce(*[error] * 5)
+        for _ in range(20):
+            producer.produce(RAW_TOPIC, b"v", partition=0, on_delivery=lambda problem, _: told.append(problem is None))
+        with pytest.raises(KafkaException):
+            kafka.told(lambda: producer.flush(10))
+        assert True not in told
+        producer.purge()

@@ -67,7 +67,7 @@ def tables(cursor: Any) -> Iterator[str]:
 def cursor_of(env: Mapping[str, str]) -> Any:
     """Trino, allowed to forget history as young as the settings say."""
     address = urlsplit(env["TRINO_URL"])
-    youngest = {f"{CATALOG}.{what}_min_retention": "1m" for what in ("expire_snapshots", "remove_orphan_files")}
+    youngest = {f"{CATALOG}.{what}_min_retention": "0s" for what in ("expire_snapshots", "remove_orphan_files")}
     connection = connect(  # type: ignore[no-untyped-call]
         host=address.hostname, port=address.port, user=env["TRINO_USER"], source="maintain", session_properties=youngest
     )

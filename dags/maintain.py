@@ -1,7 +1,7 @@
 """The DAG `maintain`: what keeps the lake fast and small."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, Param, chain
 from headrace_tasks import PATIENCE, program
@@ -23,8 +23,7 @@ with DAG(
     description="Compaction, expiry of snapshots, removal of orphans, statistics",
     doc_md=DOC,
     schedule=os.environ.get("MAINTENANCE_SCHEDULE") or None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,
+    catchup=False,  # and no start_date: it would run at once on a new platform, for the night before
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=4),
     default_args={**PATIENCE, "execution_timeout": timedelta(hours=1)},

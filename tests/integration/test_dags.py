@@ -26,6 +26,7 @@ print(json.dumps({
         "tasks": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
         "runs": dag.max_active_runs,
         "catchup": dag.catchup,
+        "begins": str(dag.start_date and dag.start_date.date()),
         "schedule": dag.schedule,
         "documented": bool(dag.doc_md) and all(task.doc_md for task in dag.tasks),
         "params": sorted(dag.params),
@@ -58,10 +59,17 @@ def test_airflow_reads_the_dags(tmp_path: Path) -> None:
         "errors": {},
         "heavy": [],
         "dags": {
-            "curate": {"tasks": {"silver": ["gold"], "gold": []}, "schedule": "*/10 * * * *", "params": ["full_refresh"], **alike},
+            "curate": {
+                "tasks": {"silver": ["gold"], "gold": []},
+                "schedule": "*/10 * * * *",
+                "begins": "2026-01-01",
+                "params": ["full_refresh"],
+                **alike,
+            },
             "maintain": {
                 "tasks": {"compact": ["expire"], "expire": ["sweep"], "sweep": ["analyze"], "analyze": []},
                 "schedule": "23 3 * * *",
+                "begins": "None",  # else a new platform would run it at once
                 "params": ["history"],
                 **alike,
             },

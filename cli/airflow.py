@@ -23,7 +23,10 @@ def run_dag(env: Mapping[str, str], dag: str, within: float, task: str | None = 
             run = _checked(client.post(f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None}))["dag_run_id"]
             awaited = f"/api/v2/dags/{dag}/dagRuns/{run}" + (f"/taskInstances/{task}" if task else "")
             while time.monotonic() < deadline:
-                state = _checked(client.get(awaited))["state"]
+                try:
+                    state = _checked(client.get(awaited))["state"]
+                except httpx.TimeoutException:  # it is busy, and so may be the run
+                    continue
                 if state == "success":
                     return
                 if state == "failed":

@@ -2,8 +2,11 @@
 
 import json
 import os
+import pty
+import re
 import subprocess
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,8 @@ import pytest
 HEADRACE = Path(__file__).parents[2] / "bin" / "headrace"
 
 
-def headrace(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([HEADRACE, *arguments], capture_output=True, text=True, check=False, timeout=120)
+def headrace(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([HEADRACE, *arguments], input=input, capture_output=True, text=True, check=False, timeout=120)
 
 
 def send(id: str, **data: object) -> subprocess.CompletedProcess[str]:
@@ -87,3 +90,37 @@ def test_a_wrong_statement_is_one_line() -> None:
     done = headrace("sql", "select * from lake.nowhere.nothing")
     assert done.returncode == 1
     assert done.stderr == "headrace: Trino: line 1:15: Schema 'nowhere' does not exist\n"
+
+
+@pytest.mark.usefixtures("trino")
+def test_sql_of_files_and_pipes(tmp_path: Path) -> None:
+    file = tmp_path / "two.sql"
+    file.write_text("select 1 as a; -- and\nselect ';' as b")
+    done = headrace("sql", "--csv", "-f", str(file), "-f", str(file))
+    assert (done.returncode, done.stdout) == (0, "a\n1\nb\n;\n" * 2)
+    done = headrace("sql", "--csv", input="select 2 as c;")
+    assert (done.returncode, done.stdout) == (0, "c\n2\n")
+    file.write_text("select 1 as a; select nothing; select 3 as c")
+    done = headrace("sql", "--csv", "-f", str(file))
+    assert (done.returncode, done.stdout) == (1, "a\n1\n")
+    assert done.stderr == "headrace: Trino: line 1:8: Column 'nothing' cannot be resolved (in: select nothing)\n"
+
+
+@pytest.mark.usefixtures("trino")
+def test_the_prompt_of_sql() -> None:
+    """In a terminal: statements over several lines, a mistake that ends nothing, the end by Ctrl-D."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(HEADRACE, [str(HEADRACE), "sql"])  # noqa: S606
+    shown = b""
+    typed = [b"select 40 +\n", b"2 as answer; select nope;\n", b"select 'still ' || 'here' as said;\n", b"\x04"]
+    with suppress(OSError):  # how a terminal says that the other side is gone
+        while piece := os.read(terminal, 65536):
+            shown += piece
+            if typed and re.search(rb"(headrace> |       -> )\S*$", shown):
+                os.write(terminal, typed.pop(0))
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    text = shown.decode()
+    assert re.search(r"answer\S*\s+42\s", text), text
+    assert "Column 'nope' cannot be resolved" in text
+    assert "still here" in text

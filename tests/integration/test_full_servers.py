@@ -101,9 +101,9 @@ def test_airflow_refuses_a_wrong_password() -> None:
     assert httpx.post(f"{_address('AIRFLOW_PORT')}/auth/token", json=login, timeout=60).status_code == 401
 
 
-def test_airflow_has_curate_and_nothing_that_it_cannot_import(airflow: httpx.Client) -> None:
+def test_airflow_has_the_dags_and_nothing_that_it_cannot_import(airflow: httpx.Client) -> None:
     dags = airflow.get("/api/v2/dags").raise_for_status().json()["dags"]
-    assert {dag["dag_id"]: dag["is_paused"] for dag in dags} == {"curate": False}
+    assert {dag["dag_id"]: dag["is_paused"] for dag in dags} == {"curate": False, "maintain": False}
     assert airflow.get("/api/v2/importErrors").raise_for_status().json()["import_errors"] == []
 
 

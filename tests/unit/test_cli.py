@@ -18,6 +18,7 @@ from cli import examples, schemas
 from cli.__main__ import app
 from cli.doctor import CORE, FULL
 from cli.events import _line
+from cli.sql import split, statements
 from headrace import dead_letter, event
 from headrace.dead_letter import DeadLetter, Reason
 from headrace.event import EnrichedEvent, RawEvent, Receipt
@@ -152,6 +153,8 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["events", "tail"], "headrace: Kafka not reachable at 127.0.0.1:"),
         (["events", "tail", "--topic", "nope"], "headrace: --topic nope: use one of events.raw, events.enriched, "),
         (["topics"], "headrace: Kafka not reachable at 127.0.0.1:"),
+        (["sql", "/* nothing */"], "headrace: there is no statement"),
+        (["sql", "--file", "/nowhere.sql"], "headrace: cannot read /nowhere.sql: "),
         (["sql", "select 1"], "headrace: Trino not reachable at http://127.0.0.1:"),
     ],
 )
@@ -191,3 +194,21 @@ def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     done = subprocess.run([ROOT / "bin" / "headrace", "topics"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"headrace: no setting KAFKA_BOOTSTRAP_SERVERS in {path}: compare it with .env.example\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "rest"),
+    [
+        ("select 1", [], "select 1"),
+        ("select 1; select 2 ;", ["select 1", "select 2"], ""),
+        ("select ';', \";\", '' -- ;\n, 'it''s;' /* ; */ from t;", ["select ';', \";\", '' -- ;\n, 'it''s;' /* ; */ from t"], ""),
+        ("-- first\nselect 1; -- last\n", ["-- first\nselect 1"], ""),
+        ("select 'open; select 2;", [], "select 'open; select 2;"),
+        ("select 1 /* open; ", [], "select 1 /* open;"),
+        ("select 4/2-1;;", ["select 4/2-1"], ""),
+        (" ; \n", [], ""),
+    ],
+)
+def test_statements_end_with_semicolons_that_are_not_in_quotes_or_comments(text: str, found: list[str], rest: str) -> None:
+    assert split(text) == (found, rest)
+    assert statements(text) == ([*found, rest] if rest else found)

@@ -1,0 +1,69 @@
+"""What the tasks of all DAGs have in common: the environment that each runs in, its patience, and who is told when it fails.
+
+A task is a program in an environment of its own, so tasks' dependencies never meet those of Airflow or of one another.
+"""
+
+import json
+import os
+import urllib.request
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.operators.bash import BashOperator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Where dbt finds the project and leaves its output; the rest of the environment is the platform's settings.
+_STATE = ROOT / os.environ.get("STATE_DIR", ".runtime/state")
+DBT = {
+    "DBT_PROJECT_DIR": str(ROOT / "dags" / "models"),
+    "DBT_PROFILES_DIR": str(ROOT / "dags" / "models"),
+    "DBT_TARGET_PATH": str(_STATE / "data" / "dbt" / "target"),
+    "DBT_LOG_PATH": str(_STATE / "data" / "dbt" / "log"),
+    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    "DBT_VERSION_CHECK": "false",
+    "DBT_USE_COLORS": "false",
+}
+
+
+def tell_of_failure(context: Mapping[str, Any]) -> None:
+    """POST what failed to ALERT_WEBHOOK_URL (JSON: `text`, as Slack and its like read it, and the parts), where it is set.
+
+    That a message does not arrive must not hide the failure itself: it is said in the task's log.
+    """
+    url = os.environ.get("ALERT_WEBHOOK_URL")
+    if not url:
+        return
+    task = context["task_instance"]
+    parts = {"dag": task.dag_id, "task": task.task_id, "run": task.run_id, "attempt": task.try_number, "log": task.log_url}
+    what = f"{parts['dag']}.{parts['task']} failed for good in {parts['run']} after {parts['attempt']} attempts"
+    body = json.dumps({"text": f"{what}: {context.get('exception')} ({parts['log']})", **parts})
+    request = urllib.request.Request(url, body.encode(), {"Content-Type": "application/json"})  # noqa: S310
+    try:
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+    except (OSError, ValueError) as error:
+        print(f"nobody was told of this failure: ALERT_WEBHOOK_URL: {error}")
+
+
+PATIENCE: Mapping[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=20),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=5),
+    "execution_timeout": timedelta(minutes=30),
+    "on_failure_callback": tell_of_failure,
+}
+
+
+def program(task_id: str, environment: str, command: str, doc: str, env: Mapping[str, str] | None = None) -> BashOperator:
+    """A task that runs `command` of the virtual environment named by the setting `environment` (SPARK_VENV, DBT_VENV)."""
+    return BashOperator(
+        task_id=task_id,
+        doc_md=doc,
+        bash_command=f'exec "${environment}/bin/"{command}',
+        cwd=str(ROOT),
+        env=dict(env or {}),
+        append_env=True,
+    )

@@ -1,0 +1,125 @@
+"""The DAGs as the real Airflow reads and runs them, in Airflow's own environment."""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PYTHON = str(ROOT / ".runtime/venvs/airflow/bin/python")
+READ = """
+import json, sys
+from airflow.dag_processing.dagbag import BundleDagBag
+from pathlib import Path
+bag = BundleDagBag(sys.argv[1], bundle_path=Path(sys.argv[1]), bundle_name="dags")
+print(json.dumps({
+    "errors": bag.import_errors,
+    "heavy": sorted({"pyspark", "dbt", "pandas", "pyiceberg", "trino"} & set(sys.modules)),
+    "dags": {dag.dag_id: {
+        "tasks": {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks},
+        "runs": dag.max_active_runs,
+        "catchup": dag.catchup,
+        "begins": str(dag.start_date and dag.start_date.date()),
+        "schedule": dag.schedule,
+        "documented": bool(dag.doc_md) and all(task.doc_md for task in dag.tasks),
+        "params": sorted(dag.params),
+        "retries": {task.retries for task in dag.tasks} == {3},
+        "limited": all(task.execution_timeout for task in dag.tasks) and bool(dag.dagrun_timeout),
+        "told": all(task.on_failure_callback for task in dag.tasks),
+    } for dag in bag.dags.values()},
+}))
+"""
+FAILS = """
+from airflow.sdk import DAG
+from headrace_tasks import PATIENCE, program
+with DAG("fails", default_args={**PATIENCE, "retries": 0}):
+    program("only", "EMPTY_VENV", "nothing", "Cannot succeed.")
+"""
+
+
+def airflow(home: Path, folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    own = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
+    env = {**os.environ, **own, **settings}
+    return subprocess.run([PYTHON, *arguments], env=env, cwd=home, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_airflow_reads_the_dags(tmp_path: Path) -> None:
+    schedules = {"CURATION_SCHEDULE": "*/10 * * * *", "MAINTENANCE_SCHEDULE": "23 3 * * *"}
+    done = airflow(tmp_path, ROOT / "dags", "-c", READ, str(ROOT / "dags"), **schedules)
+    assert done.returncode == 0, done.stderr[-3000:]
+    alike = {"runs": 1, "catchup": False, "documented": True, "retries": True, "limited": True, "told": True}
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "errors": {},
+        "heavy": [],
+        "dags": {
+            "curate": {
+                "tasks": {"silver": ["gold"], "gold": []},
+                "schedule": "*/10 * * * *",
+                "begins": "2026-01-01",
+                "params": ["full_refresh"],
+                **alike,
+            },
+            "maintain": {
+                "tasks": {"compact": ["expire"], "expire": ["sweep"], "sweep": ["analyze"], "analyze": []},
+                "schedule": "23 3 * * *",
+                "begins": "None",  # else a new platform would run it at once
+                "params": ["history"],
+                **alike,
+            },
+        },
+    }
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of a web hook, and what came to it."""
+    came: list[dict[str, Any]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", came
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A home of Airflow with a database, and a folder with a DAG that fails."""
+    home, folder = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
+    (folder / "fails.py").write_text(FAILS)
+    (folder / "headrace_tasks.py").write_text((ROOT / "dags" / "headrace_tasks.py").read_text())
+    migrated = airflow(home, folder, "-m", "airflow", "db", "migrate")
+    assert migrated.returncode == 0, migrated.stderr[-3000:]
+    return home, folder
+
+
+def test_a_failure_is_told_to_the_web_hook(failing: tuple[Path, Path]) -> None:
+    with receiver() as (url, came):
+        airflow(*failing, "-m", "airflow", "dags", "test", "fails", EMPTY_VENV="/nonexistent", ALERT_WEBHOOK_URL=url)
+    [told] = came
+    assert (told["dag"], told["task"], told["attempt"]) == ("fails", "only", 1)
+    assert told["text"].startswith(f"fails.only failed for good in {told['run']} after 1 attempts: Bash command failed.")
+    assert told["log"] in told["text"]
+
+
+def test_a_web_hook_that_is_away_is_said_in_the_log(failing: tuple[Path, Path]) -> None:
+    with receiver() as (url, _):
+        pass
+    done = airflow(*failing, "-m", "airflow", "dags", "test", "fails", EMPTY_VENV="/nonexistent", ALERT_WEBHOOK_URL=url)
+    assert "nobody was told of this failure: ALERT_WEBHOOK_URL: " in done.stdout
+    assert "Bash command failed" in done.stdout

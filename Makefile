@@ -39,8 +39,8 @@ demo: services ## Send real events through the running platform and account for 
 test: dev native ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
 	@$(PYTHON) -m tests.run $(ARGS)
 
-lint: dev ## ruff, mypy, the import rules, the tracking plan
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check
+lint: dev ## ruff, mypy, the import rules, the tracking plan (AGAINST=origin/main: and whether its schemas may follow those there)
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check $(if $(AGAINST),--against $(AGAINST))
 
 fuzz: dev native ## Fuzz what reads a client's bytes, SECONDS (60) for each target, or one of them (TARGET=segment)
 	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do echo "$$target" && $(PYTHON) -m tests.fuzz.collector $$target -max_total_time=$(or $(SECONDS),60) || exit 1; done

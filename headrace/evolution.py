@@ -4,6 +4,7 @@ A version is MODEL-REVISION-ADDITION. Within a MODEL every property keeps its co
 was valid stays valid, and every property that was described still is: a reader of the old version can read the new.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,14 +26,14 @@ class Break:
 
 def breaks(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "data") -> list[Break]:
     """Everything by which `new` may not follow `old` in the same REVISION."""
-    return list(_breaks(old, new, old, new, where, frozenset()))
+    return list(_breaks(old, new, (old, new), where, frozenset()))
 
 
 def refusals(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence for each version that may not follow the one before it. `schemas`: by schema ref (`purchase/1-0-0`)."""
     found = []
     versions = sorted((ref.rpartition("/")[0], [int(part) for part in ref.rpartition("/")[2].split("-")], ref) for ref in schemas)
-    for (type, old, old_ref), (other, new, new_ref) in zip(versions, versions[1:], strict=False):
+    for (type, old, old_ref), (other, new, new_ref) in itertools.pairwise(versions):
         if type != other or old[0] != new[0]:
             continue
         for one in breaks(schemas[old_ref], schemas[new_ref]):
@@ -46,13 +47,13 @@ def refusals(schemas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def _breaks(old: Any, new: Any, old_root: Any, new_root: Any, where: str, seen: frozenset[tuple[str, str]]) -> Iterator[Break]:
+def _breaks(old: Any, new: Any, roots: tuple[Any, Any], where: str, seen: frozenset[tuple[str, str]]) -> Iterator[Break]:
     refs = (_ref(old), _ref(new))
     if refs != ("", ""):
         if refs in seen:
             return
         seen = seen | {refs}
-    old, new = _resolved(old, old_root), _resolved(new, new_root)
+    old, new = _resolved(old, roots[0]), _resolved(new, roots[1])
     if old == new and not any(refs):
         return
     before, now = _types(old), _types(new)
@@ -69,11 +70,11 @@ def _breaks(old: Any, new: Any, old_root: Any, new_root: Any, where: str, seen: 
     old_fields, new_fields = old.get("properties", {}), new.get("properties", {})
     for name, of in old_fields.items():
         if name in new_fields:
-            yield from _breaks(of, new_fields[name], old_root, new_root, f"{where}/{name}", seen)
+            yield from _breaks(of, new_fields[name], roots, f"{where}/{name}", seen)
         else:
             yield Break(f"{where}/{name}", "is gone", model=False)
     if isinstance(old.get("items"), dict) and isinstance(new.get("items"), dict):
-        yield from _breaks(old["items"], new["items"], old_root, new_root, f"{where}/*", seen)
+        yield from _breaks(old["items"], new["items"], roots, f"{where}/*", seen)
 
 
 def _narrower(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -6,11 +6,12 @@ their identities known, and writes the rows that are missing.
 """
 
 import json
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from pyspark import StorageLevel
@@ -18,44 +19,51 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dags.curation import lake, silver
+from dags.curation.options import OptionsError, options
+from dags.curation.parallelism import parallelism
 from dags.curation.plan import PlanError, Table, read_plan, tables
-from dags.curation.session import Busy, NoLake, alone, close_session, open_session, settings
+from dags.curation.session import Busy, NoLake, NoSpark, alone, catalog_properties, close_session, open_session, start_jvm
 
 
-def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str, Any]:
+def curate_events(spark: SparkSession, by_type: Mapping[str, Table], split_bytes: int) -> dict[str, Any]:
     """Bring what bronze.events gained into silver. The counts of what was done."""
-    gained = lake.new_rows(spark, f"{lake.BRONZE}.events", lake.EVENTS)
+    gained = lake.new_rows(spark, f"{lake.BRONZE}.events", lake.EVENTS, split_bytes)
     if gained is None:
         return {"read": 0, "inserted": {}, "repaired": {}, "duplicates": 0, "conflicts": 0, "quarantined": 0}
-    landed = {row["type"] for row in gained.rows.select("type").distinct().collect()}
-    checked = silver.with_problem(silver.with_content_hash(gained.rows), [table for type, table in by_type.items() if type in landed])
-    rows = _kept(silver.judged(checked, spark.table(lake.EVENTS)))
+    new = gained.rows
+    landed = {row["type"]: row["count"] for row in new.groupBy("type").count().collect()}
+    checked = silver.with_problem(silver.with_content_hash(new), [table for type, table in by_type.items() if type in landed])
+    rows = _kept(silver.judged(checked, lake.known_identities(new, sum(landed.values()))))
     counts = silver.counts(rows)
     by_verdict: Counter[str] = Counter()
     for (verdict, _, _), number in counts.items():
         by_verdict[verdict] += number
 
+    started = lake.unfinished(spark, lake.EVENTS, gained.whole)  # by a run that was cut off; it may have left out typed rows
     if by_verdict[silver.NEW]:
-        columns = ("source", "id", "type", "time", "received_at", "content_hash")
+        columns = ("source", "id", "type", "time", "received_at", "content_hash", F.xxhash64(*silver.IDENTITY).alias("identity_hash"))
         lake.append(rows.where(F.col("verdict") == silver.NEW).select(*columns), lake.EVENTS)
     repaired = {}
     for type, table in by_type.items():
         name = f"{lake.SILVER}.{table.name}"
         of_type = rows.where(F.col("type") == type)
-        if counts.get((silver.KNOWN, type, False)):
-            # Most of these are sendings of long ago, repeated; their rows are there.
-            known = _kept(lake.without_those_in(of_type.where(F.col("verdict") == silver.KNOWN), name, silver.IDENTITY))
-            if missing := known.count():
-                lake.append(silver.typed(known, table), name)
+        if started is not None and counts.get((silver.KNOWN, type, False)):
+            suspects = of_type.where(F.col("verdict") == silver.KNOWN).join(
+                started.select(*silver.IDENTITY), [*silver.IDENTITY], "left_semi"
+            )
+            left_out = _kept(lake.without_those_in(suspects, lake.unfinished(spark, name, gained.whole), silver.IDENTITY))
+            if missing := left_out.count():
+                lake.append(silver.typed(left_out, table), name)
                 repaired[type] = missing
         if counts.get((silver.NEW, type, False)):
             lake.append(silver.typed(of_type.where(F.col("verdict") == silver.NEW), table), name)
     if by_verdict[silver.QUARANTINE]:
         refused = rows.where(F.col("verdict") == silver.QUARANTINE).drop("verdict")
-        refused = _kept(lake.without_those_in(refused, lake.QUARANTINE, silver.POSITION))
+        refused = _kept(lake.without_those_in(refused, lake.unfinished(spark, lake.QUARANTINE, gained.whole), silver.POSITION))
         if not refused.isEmpty():
             lake.append(refused, lake.QUARANTINE)
-    lake.set_watermark(spark, lake.EVENTS, gained.end)
+    written = [lake.EVENTS, lake.QUARANTINE, *(f"{lake.SILVER}.{table.name}" for table in by_type.values())]
+    lake.set_watermark(spark, lake.EVENTS, gained.end, completed_snapshots=lake.snapshots(spark, written))
     conflicts = sum(number for (verdict, _, conflict), number in counts.items() if verdict == silver.QUARANTINE and conflict)
     return {
         "read": sum(counts.values()),
@@ -67,14 +75,14 @@ def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str
     }
 
 
-def curate_dead_letters(spark: SparkSession) -> dict[str, Any]:
+def curate_dead_letters(spark: SparkSession, split_bytes: int) -> dict[str, Any]:
     """Bring what bronze.dead_letters gained into silver, one row for each dead_letter_id. The counts of what was done."""
-    gained = lake.new_rows(spark, f"{lake.BRONZE}.dead_letters", lake.DEAD_LETTERS)
+    gained = lake.new_rows(spark, f"{lake.BRONZE}.dead_letters", lake.DEAD_LETTERS, split_bytes)
     if gained is None:
         return {"dead_letters_read": 0, "dead_letters": 0}
     read = gained.rows.count()
     letters = silver.first_of_each(gained.rows, "dead_letter_id", "kafka_topic", "kafka_partition", "kafka_offset")
-    new = _kept(lake.without_those_in(letters, lake.DEAD_LETTERS, ["dead_letter_id"]))
+    new = _kept(lake.without_those_in(letters, spark.table(lake.DEAD_LETTERS), ["dead_letter_id"]))
     number = new.count()
     if number:
         lake.append(new, lake.DEAD_LETTERS)
@@ -90,17 +98,22 @@ def _kept(rows: DataFrame) -> DataFrame:
 def main() -> None:
     """Curate once, with the settings of the environment."""
     started = time.monotonic()
-    env = settings()
     try:
-        by_type = tables(read_plan(Path(env["SCHEMAS_DIR"])))
-        spark = open_session(env)
-        with alone(spark, env):
+        of = options(os.environ)
+        by_type = tables(read_plan(of.schemas))
+        jvm = start_jvm(of)
+        with alone(jvm, of.env):
+            pairs = [(f"{lake.BRONZE}.events", lake.EVENTS), (f"{lake.BRONZE}.dead_letters", lake.DEAD_LETTERS)]
+            size = lake.gain(jvm, catalog_properties(of.env), pairs)
+            parallel = parallelism(size, of.limits)
+            spark = open_session(of, parallel)
             lake.make_fixed_tables(spark)
             lake.make_typed_tables(spark, by_type.values())
-            done = curate_events(spark, by_type) | curate_dead_letters(spark)
-    except (PlanError, lake.TableMismatch, Busy, NoLake) as error:
-        sys.exit(f"curation: {error}")
-    print(json.dumps(done | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
+            done = curate_events(spark, by_type, parallel.split_bytes) | curate_dead_letters(spark, parallel.split_bytes)
+    except (OptionsError, PlanError, lake.TableMismatch, Busy, NoLake, NoSpark) as error:
+        sys.exit("\n".join(f"curation: {line}" for line in getattr(error, "problems", [error])))
+    how = {"input_files": size.files, "input_bytes": size.bytes, **asdict(parallel)}
+    print(json.dumps(done | how | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
     close_session(spark)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from headrace.lake import LakeSettings, load_catalog
 from headrace.settings import Settings
 from runtime import java
+from tests.collector_real_kafka import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -92,7 +93,7 @@ class Lake:
 
     def finish(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         """What a curation says it did."""
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, f"{out}\n{err[-3000:]}"
         done: dict[str, Any] = json.loads(out.splitlines()[-1])
         return done
@@ -150,6 +151,31 @@ def _sql(url: str, statement: str) -> None:
     with closing(psycopg2.connect(f"{url}/postgres")) as connection:
         connection.autocommit = True
         connection.cursor().execute(statement)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A standalone master with two workers of one core each; its address."""
+    python = Path(os.environ.get("SPARK_PYTHON", ROOT / ".runtime/venvs/spark/bin/python"))
+    found = [str(python), "-c", "import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)"]
+    home = Path(subprocess.run(found, capture_output=True, text=True, check=True).stdout.strip())
+    env = {"JAVA_HOME": str(java.home()), "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", "PATH": os.environ["PATH"]}
+    port = free_port()
+    master = f"spark://127.0.0.1:{port}"
+    common = ["--host", "127.0.0.1", "--webui-port", "0"]
+    worker = ["worker.Worker", master, *common, "--cores", "1", "--memory", "1g", "--work-dir", str(tmp_path / "work")]
+    with ExitStack() as stack:
+        for each in (["master.Master", *common, "--port", str(port)], worker, worker):
+            log = stack.enter_context((tmp_path / f"{each[0]}.log").open("ab"))
+            command = [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{each[0]}", *each[1:]]
+            process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        deadline = time.monotonic() + 240
+        while (tmp_path / "worker.Worker.log").read_text().count("Successfully registered with master") < 2:
+            assert time.monotonic() < deadline, (tmp_path / "worker.Worker.log").read_text()[-2000:]
+            time.sleep(0.2)
+        yield master
 
 
 def event(id: str, data: str, type: str = "purchase", **others: Any) -> dict[str, Any]:
@@ -275,3 +301,28 @@ def test_a_killed_curation_is_repaired_by_the_next_and_a_new_property_becomes_a_
     assert len(lake.by_id("page_view")) == 200
     assert len(lake.rows("events")) == 401
     assert [(row["id"], row["reason"]) for row in lake.rows("quarantine")] == [("purchase-7", "id_conflict")] * 3
+
+
+def test_a_cluster_curates_as_this_machine_does(lake: Lake, cluster: str) -> None:
+    """A standalone master and two workers, of which each has an executor; then the same on this machine alone."""
+    for n in range(4):
+        lake.append(
+            *(event(f"{n}-{m}", '{"quantity":1,"amount_usd":0.5}') for m in range(50)),
+            *(event(f"page-{m}", f'{{"url":"https://example.com/{n}"}}', type="page_view") for m in range(3)),
+        )
+    lake.append_dead_letters("d1", "d1", "d2")
+    here = dict(lake.env)
+    lake.env |= {"CURATION_MASTER": cluster, "CURATION_DRIVER_HOST": "127.0.0.1", "CURATION_EXECUTOR_CORES": "1"}
+    lake.env |= {"CURATION_EXECUTOR_MEMORY": "700m"}
+    there = lake.curate()
+    assert (there["input_files"], there["executors"], there["executor_cores"]) == (5, 2, 1)
+    assert (there["inserted"], there["conflicts"], there["dead_letters"]) == ({"page_view": 3, "purchase": 200}, 9, 2)
+    tables = sorted(lake.snapshots())
+    made = {table: sorted(map(str, lake.rows(table))) for table in tables}
+    for table in tables:
+        lake.catalog.drop_table(f"silver.{table}")
+
+    lake.env = here
+    again = lake.curate()
+    assert (again["executors"], again["executor_cores"]) == (1, 2)
+    assert {table: sorted(map(str, lake.rows(table))) for table in tables} == made

@@ -9,6 +9,7 @@ import typer
 
 from cli import examples, typed_events
 from cli.context import ROOT, fail, out
+from dags.curation.expectations import ExpectationsError, properties_of, read_expectations
 from headrace import evolution
 from headrace.protobuf import Messages
 from headrace.registry import PlanError, Registry
@@ -68,6 +69,10 @@ def problems(folder: Path) -> tuple[list[str], Registry | None]:
     try:
         Messages.load(folder, registry.schemas)
     except PlanError as error:
+        found += error.problems
+    try:
+        read_expectations(folder, properties_of(registry.schemas))
+    except ExpectationsError as error:
         found += error.problems
     found += [f"{folder}: {refusal}" for refusal in evolution.refusals(registry.schemas)]
     return found, registry

@@ -21,22 +21,28 @@ EVENTS, QUARANTINE, DEAD_LETTERS = f"{SILVER}.events", f"{SILVER}.quarantine", f
 WATERMARK = "headrace.curated-snapshot"
 # The snapshot of each table of silver when a run was last through, as JSON; a property of silver.events, set with the watermark.
 COMPLETED = "headrace.completed-snapshots"
+# The results of a run's expectations as JSON until they stand in QUALITY; a property of silver.events, set with the watermark.
+RESULTS = "headrace.quality-results"
 _HASHED = "headrace.identity-hashed"
 # Up to here the identities of new rows are looked up in silver.events; above, the two are joined. (A million of them are 16 MB.)
 _MOST_LOOKED_UP = 1_000_000
 # Up to here their rows are asked for one by one, so that Parquet's statistics spare most of the table.
 _MOST_NAMED = 200
 
+QUALITY = "lake.gold.quality_results"
+
 BRONZE_EVENT = """source string, id string, type string, time timestamp, subject string, dataschema string, {data} string,
     enrichment string, received_at timestamp, enriched_at timestamp, loaded_at timestamp, collector_id string, protocol string,
     key_id string, client string, user_agent string, kafka_topic string, kafka_partition int, kafka_offset bigint, content_hash string"""
 TYPED_SCHEMA = BRONZE_EVENT.format(data="data_json")
+FLAGS_SCHEMA = "is_late boolean, clock_skew_seconds double"
 EVENTS_SCHEMA = "source string, id string, type string, time timestamp, received_at timestamp, content_hash string, identity_hash bigint"
 QUARANTINE_SCHEMA = BRONZE_EVENT.format(data="data") + ", reason string, detail string"
 DEAD_LETTERS_SCHEMA = """dead_letter_id string, service string, reason string, detail string, rejected_at timestamp, payload string,
     payload_encoding string, id string, source string, type string, subject string, time string, received_at timestamp, key_id string,
     origin_topic string, origin_partition int, origin_offset bigint, loaded_at timestamp, kafka_topic string, kafka_partition int,
     kafka_offset bigint"""
+QUALITY_SCHEMA = "run_id string, at timestamp, type string, expectation string, check string, level string, checked bigint, failed bigint"
 
 _PROPERTIES = {
     "format-version": "2",
@@ -65,6 +71,8 @@ def make_fixed_tables(spark: SparkSession) -> None:
     _create(spark, EVENTS, EVENTS_SCHEMA, None, "One row for each identity (source, id) over all event types")
     _hash_identities(spark)
     _create(spark, QUARANTINE, QUARANTINE_SCHEMA, None, "Events that curation refused, with the reason")
+    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {QUALITY.rpartition('.')[0]}")
+    _create(spark, QUALITY, QUALITY_SCHEMA, "months(at)", "What each run of curation found of each expectation")
     _create(spark, DEAD_LETTERS, DEAD_LETTERS_SCHEMA, "months(rejected_at)", "One row for each dead_letter_id")
 
 
@@ -72,11 +80,12 @@ def make_typed_tables(spark: SparkSession, tables: Iterable[Table]) -> None:
     """The table of each event type: made where it is not there, widened where the plan gained properties. Raises TableMismatch."""
     for table in tables:
         name = f"{SILVER}.{table.name}"
+        flags = [f"{field.name} {field.dataType.simpleString()}" for field in StructType.fromDDL(FLAGS_SCHEMA)]
         own = [f"{quoted(c.column)} {ddl(c.type)}{_comment(c.description)}" for c in table.columns]
         comment = f"Events of type {table.type}, checked, one row for each identity"
-        if _create(spark, name, ", ".join([TYPED_SCHEMA, *own]), "months(time)", comment):
+        if _create(spark, name, ", ".join([TYPED_SCHEMA, *flags, *own]), "months(time)", comment):
             continue
-        wanted = StructType.fromDDL(", ".join(f"{quoted(c.column)} {ddl(c.type)}" for c in table.columns))
+        wanted = StructType.fromDDL(", ".join([*flags, *(f"{quoted(c.column)} {ddl(c.type)}" for c in table.columns)]))
         for path, type in _additions(name, (), spark.table(name).schema, wanted):
             spark.sql(f"ALTER TABLE {name} ADD COLUMN {'.'.join(map(quoted, path))} {type.simpleString()}")
 
@@ -134,12 +143,31 @@ def _since(jvm: Any, bronze: JavaObject, silver: JavaObject | None) -> int | Non
     return int(said)
 
 
-def set_watermark(spark: SparkSession, silver: str, end: str, **others: str) -> None:
-    """Remember that `silver` holds everything up to the snapshot `end`, and `others` beside it, in one commit."""
-    change = _iceberg(spark, silver).updateProperties().set(WATERMARK, end)
-    for name, value in others.items():
-        change.set(f"headrace.{name.replace('_', '-')}", value)
+def set_watermark(spark: SparkSession, silver: str, end: str) -> None:
+    """Remember that `silver` holds everything up to the snapshot `end`."""
+    remember(spark, silver, {WATERMARK: end})
+
+
+def remember(spark: SparkSession, table: str, properties: Mapping[str, str]) -> None:
+    """Set properties of a table, in one commit."""
+    change = _iceberg(spark, table).updateProperties()
+    for name, value in properties.items():
+        change.set(name, value)
     change.commit()
+
+
+def publish_results(spark: SparkSession) -> None:
+    """Put the results that stand in RESULTS into QUALITY, unless they are there: so those of a run that is cut off come once."""
+    pending = json.loads(_iceberg(spark, EVENTS).properties().get(RESULTS) or "[]")
+    if not pending:
+        return
+    kind = f"array<struct<{', '.join(f'{f.name}: {f.dataType.simpleString()}' for f in StructType.fromDDL(QUALITY_SCHEMA))}>>"
+    rows = spark.range(1).select(F.inline(F.from_json(F.lit(json.dumps(pending)), kind)))
+    there = spark.table(QUALITY).where(
+        (F.col("at") == F.lit(pending[0]["at"]).cast("timestamp")) & (F.col("run_id") == pending[0]["run_id"])
+    )
+    if there.isEmpty():
+        append(rows, QUALITY)
 
 
 def snapshots(spark: SparkSession, tables: Iterable[str]) -> str:

@@ -116,6 +116,11 @@ class Lake:
         assert len({row["id"] for row in rows}) == len(rows)
         return {row["id"]: row for row in rows}
 
+    def results(self) -> list[dict[str, Any]]:
+        """What was found of expectations."""
+        rows: list[dict[str, Any]] = self.catalog.load_table("gold.quality_results").scan().to_arrow().to_pylist()
+        return rows
+
     def snapshots(self) -> dict[str, int | None]:
         """The present snapshot of every silver table."""
         tables = [self.catalog.load_table(name) for name in self.catalog.list_tables("silver")]
@@ -287,20 +292,105 @@ def test_a_killed_curation_is_repaired_by_the_next_and_a_new_property_becomes_a_
     schema["properties"]["coupon"] = {"type": "string", "description": "Code of the customer's coupon."}
     schema["properties"]["products"]["items"]["properties"]["weight_g"] = {"type": "integer"}
     (schemas / "purchase/1-1-0.json").write_text(json.dumps(schema))
+    schema["properties"]["order_id"] = {"type": "integer"}
+    (schemas / "purchase/2-0-0.json").write_text(json.dumps(schema))
     lake.env["SCHEMAS_DIR"] = str(schemas)
     products = '[{"product_id":"p","quantity":1,"price_usd":1,"weight_g":80}]'
     lake.append(event("new", f'{{"quantity":1,"amount_usd":1,"coupon":"MAY","products":{products}}}', dataschema="purchase/1-1-0"))
+    lake.append(
+        event("text", '{"quantity":1,"amount_usd":1,"order_id":"a7"}', dataschema="purchase/1-1-0"),
+        event("number", '{"quantity":1,"amount_usd":1,"order_id":7}', dataschema="purchase/2-0-0"),
+    )
 
-    lake.curate()
+    assert lake.curate()["inserted"] == {"purchase": 3}
     purchases = lake.by_id("purchase")
-    assert set(purchases) == {f"purchase-{n}" for n in range(200)} | {"new"}
+    assert set(purchases) == {f"purchase-{n}" for n in range(200)} | {"new", "text", "number"}
+    assert [(purchases[id]["order_id"], purchases[id]["order_id_v2"]) for id in ("text", "number")] == [("a7", None), (None, 7)]
     assert purchases["purchase-7"]["quantity"] == 1
     assert purchases["purchase-7"]["coupon"] is None
     assert purchases["new"]["coupon"] == "MAY"
     assert purchases["new"]["products"] == [{"product_id": "p", "name": None, "quantity": 1, "price_usd": 1.0, "weight_g": 80}]
     assert len(lake.by_id("page_view")) == 200
-    assert len(lake.rows("events")) == 401
+    assert len(lake.rows("events")) == 403
+    # Each row was checked once, whichever of the two runs did it.
+    checked = [(row["checked"], row["failed"]) for row in lake.results() if row["expectation"] == "quantity_is_possible"]
+    assert [sum(each) for each in zip(*checked, strict=True)] == [203, 0]
     assert [(row["id"], row["reason"]) for row in lake.rows("quarantine")] == [("purchase-7", "id_conflict")] * 3
+
+
+INDEX = ("source", "id", "type", "time", "received_at", "content_hash")
+EXPECTED = """
+plausible: {check: range, property: amount_usd, max: 100, level: warn}
+possible: {check: range, property: amount_usd, max: 1000, level: fail}
+once: {check: unique, property: order_id, days: 1, level: fail}
+seen: {check: reference, property: session_id, to: page_view.session_id, level: warn}
+fresh: {check: fresh, hours: 1, level: warn}
+"""
+
+
+def test_what_is_expected_is_checked_and_the_results_are_kept_once(lake: Lake, tmp_path: Path) -> None:
+    schemas = tmp_path / "schemas"
+    shutil.copytree(ROOT / "schemas", schemas)
+    for path in schemas.glob("*/expectations.yaml"):
+        path.unlink()
+    (schemas / "purchase/expectations.yaml").write_text(EXPECTED)
+    lake.env |= {"SCHEMAS_DIR": str(schemas), "AIRFLOW_CTX_DAG_RUN_ID": "first"}
+    now = datetime.now(UTC)
+
+    def bought(id: str, amount: float, time: datetime = now, **data: Any) -> dict[str, Any]:
+        return event(id, json.dumps({"quantity": 1, "amount_usd": amount} | data), time=time, received_at=now)
+
+    # A lake from before identities had hashes, with one event in it.
+    lake.catalog.create_namespace("silver")
+    of_old = pa.schema([(name, _TIMESTAMP if name in ("time", "received_at") else _TEXT) for name in INDEX])
+    known = {"source": "test", "id": "known", "type": "purchase", "time": now, "received_at": now, "content_hash": "other"}
+    lake.catalog.create_table("silver.events", of_old).append(pa.Table.from_pylist([known], schema=of_old))
+
+    lake.append(
+        bought("fine", 5, order_id="o1", session_id="s1"),
+        bought("again", 500, order_id="o1", session_id="s2"),
+        bought("far too much", 5000),
+        bought("known", 5),
+        bought("late", 5, time=now - timedelta(days=3)),
+        bought("ahead", 5, time=now + timedelta(seconds=90)),
+        event("page", '{"url":"https://example.com","session_id":"s1"}', type="page_view", time=now, received_at=now),
+    )
+    process = lake.start()
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == (
+        "curation: all was written, but an expectation does not hold: purchase.once: no order_id comes twice in 1 days: 1 of 2 (fail)"
+    )
+    done = json.loads(out.splitlines()[-1])
+    assert (done["inserted"], done["quarantined"]) == ({"page_view": 1, "purchase": 4}, 1)
+    assert sorted((row["id"], row["reason"], row["detail"]) for row in lake.rows("quarantine")) == [
+        ("far too much", "quality", "this does not hold: possible: amount_usd is at most 1000"),
+        ("known", "id_conflict", "an event of the same source and id, but other content, came before"),
+    ]
+    purchases = lake.by_id("purchase")
+    assert {id: (row["is_late"], row["clock_skew_seconds"]) for id, row in purchases.items()} == {
+        "fine": (False, 0), "again": (False, 0), "late": (True, 0), "ahead": (False, 90),
+    }  # fmt: skip
+    assert purchases["late"]["time"] == now - timedelta(days=3)
+    found = {row["expectation"]: (row["check"], row["level"], row["checked"], row["failed"]) for row in lake.results()}
+    assert found == {
+        "plausible": ("range", "warn", 5, 2),
+        "possible": ("range", "fail", 5, 1),
+        "once": ("unique", "fail", 2, 1),
+        "seen": ("reference", "warn", 2, 1),
+        "fresh": ("fresh", "warn", 4, 0),
+    }
+    assert {(row["run_id"], row["type"]) for row in lake.results()} == {("first", "purchase")}
+
+    # The refused one comes again, mended; and the last run is as if it had been killed before its results were copied.
+    lake.catalog.load_table("gold.quality_results").delete("level = 'warn' or level = 'fail'")
+    (schemas / "purchase/expectations.yaml").write_text(EXPECTED.replace("days: 1, level: fail", "days: 1, level: warn"))
+    lake.env["AIRFLOW_CTX_DAG_RUN_ID"] = "second"
+    lake.append(bought("far too much", 50))
+    assert lake.curate()["inserted"] == {"purchase": 1}
+    plausible = {row["run_id"]: (row["checked"], row["failed"]) for row in lake.results() if row["expectation"] == "plausible"}
+    assert plausible == {"first": (5, 2), "second": (1, 0)}
+    assert len(lake.results()) == 10
 
 
 def test_a_cluster_curates_as_this_machine_does(lake: Lake, cluster: str) -> None:

@@ -253,6 +253,7 @@ def main() -> None:
         with console.status(f"{wanted.new:,} new events on both"):
             figures: dict[str, float] = {"small_history_rows": wanted.history // 10, "large_history_rows": wanted.history}
             figures |= {"new_events": wanted.new} | _cost_by_size(small, large, wanted.new, wanted.repeats)
+        show(figures)
         with console.status("By the rule, and by Spark's defaults"):
             sizes = {"small_input": (wanted.new, 1), "large_input": (wanted.input, 10)}
             figures |= _rule_and_defaults(small, sizes, max(1, wanted.repeats - 1))

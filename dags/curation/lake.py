@@ -1,7 +1,7 @@
 """The Iceberg tables of silver: made, widened, read by ranges of snapshots, appended to. All I/O of curation goes through here."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,14 +108,22 @@ def gain(jvm: Any, properties: Mapping[str, str], pairs: Iterable[tuple[str, str
         if current is None or current.snapshotId() == since:
             continue
         if since is None:
-            found = [("total", current.summary())]
+            found = [("total-data-files", "total-files-size", current.summary())]
         else:
-            between = jvm.org.apache.iceberg.util.SnapshotUtil.ancestorsBetween(table, current.snapshotId(), since)
-            found = [("added", each.summary()) for each in between if each.operation() == "append"]
-        files += sum(int(summary.get(f"{kind}-data-files") or 0) for kind, summary in found)
-        size += sum(int(summary.get("added-files-size" if kind == "added" else "total-files-size") or 0) for kind, summary in found)
+            found = [("added-data-files", "added-files-size", summary) for summary in _appends(table, current, since)]
+        files += sum(int(summary.get(number) or 0) for number, _, summary in found)
+        size += sum(int(summary.get(length) or 0) for _, length, summary in found)
     catalog.close()
     return Input(files, size)
+
+
+def _appends(table: JavaObject, snapshot: JavaObject | None, since: int) -> Iterator[JavaObject]:
+    """The summaries of the commits that added rows, from `snapshot` back to `since`."""
+    while snapshot is not None and snapshot.snapshotId() != since:
+        if snapshot.operation() == "append":
+            yield snapshot.summary()
+        before = snapshot.parentId()
+        snapshot = table.snapshot(before) if before is not None else None
 
 
 def new_rows(spark: SparkSession, bronze: str, silver: str, split_bytes: int) -> Range | None:

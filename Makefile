@@ -13,7 +13,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 ALONE := requirements/postgres requirements/cdnow
 FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys
 
-.PHONY: help native try-native up down status logs clean demo test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders verify verify-controls lock lock-jars services dev
+.PHONY: help native try-native up down status logs clean demo test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate verify verify-controls lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,13 +39,13 @@ demo: services ## Send real events through the running platform and account for 
 test: dev native ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
 	@$(PYTHON) -m tests.run $(ARGS)
 
-lint: dev ## ruff, mypy, the import rules, the tracking plan
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check
+lint: dev ## ruff, mypy, the import rules, the tracking plan (AGAINST=origin/main: and whether its schemas may follow those there)
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check $(if $(AGAINST),--against $(AGAINST))
 
 fuzz: dev native ## Fuzz what reads a client's bytes, SECONDS (60) for each target, or one of them (TARGET=segment)
 	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do echo "$$target" && $(PYTHON) -m tests.fuzz.collector $$target -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
-bench: bench-startup bench-collector bench-enricher bench-loaders ## All measurements (tables go to benchmarks/results/)
+bench: bench-startup bench-collector bench-enricher bench-loaders bench-curate ## All measurements (tables go to benchmarks/results/)
 
 bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
 	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
@@ -58,6 +58,9 @@ bench-enricher: dev ## Events a second of the enricher, with and without scores,
 
 bench-loaders: dev ## Events a second of the enricher and of both loaders, on the running platform
 	@$(PYTHON) -m benchmarks.loaders
+
+bench-curate: dev ## What a curation costs by the size of silver and of its input, on lakes of its own on the running platform (ARGS)
+	@$(PYTHON) -m benchmarks.curate $(ARGS)
 
 verify: dev native ## Send, harm (FAULTS=60 SEED=1 ACKS=20000), and account for every event, on a platform of its own (KEEP=1 leaves it)
 	@$(PYTHON) -m verify $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(ACKS),--acks $(ACKS)) $(ARGS)

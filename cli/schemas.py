@@ -1,12 +1,16 @@
 """`headrace schemas`: is the tracking plan sound, and what are its types in Python?"""
 
+import subprocess
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 
 from cli import examples, typed_events
 from cli.context import ROOT, fail, out
+from dags.curation.expectations import ExpectationsError, properties_of, read_expectations
+from headrace import evolution
 from headrace.protobuf import Messages
 from headrace.registry import PlanError, Registry
 
@@ -17,9 +21,19 @@ _SCHEMAS = typer.Option(help="Folder with tracking_plan.yaml and the schemas.")
 
 
 @app.command()
-def check(schemas: Annotated[Path, _SCHEMAS] = ROOT / "schemas") -> None:
-    """Say what is wrong with the tracking plan, the schemas and their examples: one line each, and status 1."""
+def check(
+    schemas: Annotated[Path, _SCHEMAS] = ROOT / "schemas",
+    against: Annotated[
+        str, typer.Option(help="What is deployed, as a revision of git: in CI the branch that is merged into, such as origin/main.")
+    ] = "",
+) -> None:
+    """Say what is wrong with the tracking plan, the schemas and their examples: one line each, and status 1.
+
+    A schema of what is deployed (by default: what is committed) may have gained properties, but not changed in a way that its events break.
+    """
     found, registry = problems(schemas)
+    if registry is not None:
+        found += changed(schemas, registry, against)
     for problem in found:
         out.print(problem, markup=False, highlight=False, soft_wrap=True)
     if found or registry is None:
@@ -56,4 +70,39 @@ def problems(folder: Path) -> tuple[list[str], Registry | None]:
         Messages.load(folder, registry.schemas)
     except PlanError as error:
         found += error.problems
+    try:
+        read_expectations(folder, properties_of(registry.schemas))
+    except ExpectationsError as error:
+        found += error.problems
+    found += [f"{folder}: {refusal}" for refusal in evolution.refusals(registry.schemas)]
     return found, registry
+
+
+def changed(folder: Path, registry: Registry, against: str) -> list[str]:
+    """A sentence for each schema that breaks what the revision `against` has of it. Empty: HEAD, where `folder` is in git at all."""
+    listed = _git(folder, "ls-tree", "-r", "--name-only", against or "HEAD", ".")
+    if listed is None:
+        return [f"{folder}: git has no revision {against} with it: give --against one that it has"] if against else []
+    found = []
+    for path in listed.decode().splitlines():
+        ref, dot, suffix = path.rpartition(".")
+        if not dot or suffix != "json" or ref.split("/")[0] not in registry.types:
+            continue
+        if ref not in registry.schemas:
+            found.append(f"{folder / path}: it is gone, but events of {ref} are in the lake: put it back")
+            continue
+        before = orjson.loads(_git(folder, "show", f"{against or 'HEAD'}:./{path}") or b"{}")
+        found += [
+            f"{folder / path}: {one.where} {one.what}, and events of {ref} as it was are in the lake: write a new version beside it"
+            for one in evolution.breaks(before, registry.schemas[ref])
+        ]
+    return found
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """What git says in `folder`, or None where it refuses or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -6,58 +6,91 @@ their identities known, and writes the rows that are missing.
 """
 
 import json
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dags.curation import lake, silver
+from dags.curation import lake, quality, silver
+from dags.curation.expectations import Expectation, ExpectationsError, properties_of, read_expectations
+from dags.curation.options import OptionsError, options
+from dags.curation.parallelism import parallelism
 from dags.curation.plan import PlanError, Table, read_plan, tables
-from dags.curation.session import Busy, NoLake, alone, close_session, open_session, settings
+from dags.curation.quality import Result
+from dags.curation.session import Busy, NoLake, NoSpark, alone, catalog_properties, close_session, open_session, start_jvm
 
 
-def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str, Any]:
-    """Bring what bronze.events gained into silver. The counts of what was done."""
-    gained = lake.new_rows(spark, f"{lake.BRONZE}.events", lake.EVENTS)
+@dataclass(frozen=True)
+class Run:
+    """One run: what it is called in its results, when it began, and what it curates by."""
+
+    id: str
+    at: datetime
+    by_type: Mapping[str, Table]
+    expected: Mapping[str, Sequence[Expectation]]
+    split_bytes: int
+
+
+def curate_events(spark: SparkSession, run: Run) -> tuple[dict[str, Any], list[Result]]:
+    """Bring what bronze.events gained into silver. The counts of what was done, and what was found of the expectations."""
+    lake.publish_results(spark)  # of a run that was cut off
+    by_type = run.by_type
+    gained = lake.new_rows(spark, f"{lake.BRONZE}.events", lake.EVENTS, run.split_bytes)
     if gained is None:
-        return {"read": 0, "inserted": {}, "repaired": {}, "duplicates": 0, "conflicts": 0, "quarantined": 0}
-    landed = {row["type"] for row in gained.rows.select("type").distinct().collect()}
-    checked = silver.with_problem(silver.with_content_hash(gained.rows), [table for type, table in by_type.items() if type in landed])
-    rows = _kept(silver.judged(checked, spark.table(lake.EVENTS)))
+        results = quality.of_tables(spark, by_type, run.expected, run.at)
+        lake.remember(spark, lake.EVENTS, {lake.RESULTS: _as_json(run, results)})
+        lake.publish_results(spark)
+        return {"read": 0, "inserted": {}, "repaired": {}, "duplicates": 0, "conflicts": 0, "quarantined": 0}, results
+    new = gained.rows
+    landed = {row["type"]: row["count"] for row in new.groupBy("type").count().collect()}
+    checked = silver.with_problem(silver.with_content_hash(new), [table for type, table in by_type.items() if type in landed], run.expected)
+    rows = _kept(silver.judged(checked, lake.known_identities(new, sum(landed.values()))))
     counts = silver.counts(rows)
     by_verdict: Counter[str] = Counter()
     for (verdict, _, _), number in counts.items():
         by_verdict[verdict] += number
 
+    started = lake.unfinished(spark, lake.EVENTS, gained.whole)  # by a run that was cut off; it may have left out typed rows
     if by_verdict[silver.NEW]:
-        columns = ("source", "id", "type", "time", "received_at", "content_hash")
+        columns = ("source", "id", "type", "time", "received_at", "content_hash", F.xxhash64(*silver.IDENTITY).alias("identity_hash"))
         lake.append(rows.where(F.col("verdict") == silver.NEW).select(*columns), lake.EVENTS)
     repaired = {}
     for type, table in by_type.items():
         name = f"{lake.SILVER}.{table.name}"
         of_type = rows.where(F.col("type") == type)
-        if counts.get((silver.KNOWN, type, False)):
-            # Most of these are sendings of long ago, repeated; their rows are there.
-            known = _kept(lake.without_those_in(of_type.where(F.col("verdict") == silver.KNOWN), name, silver.IDENTITY))
-            if missing := known.count():
-                lake.append(silver.typed(known, table), name)
+        if started is not None and counts.get((silver.KNOWN, type, False)):
+            suspects = of_type.where(F.col("verdict") == silver.KNOWN).join(
+                started.select(*silver.IDENTITY), [*silver.IDENTITY], "left_semi"
+            )
+            left_out = _kept(lake.without_those_in(suspects, lake.unfinished(spark, name, gained.whole), silver.IDENTITY))
+            if missing := left_out.count():
+                lake.append(silver.typed(left_out, table), name)
                 repaired[type] = missing
         if counts.get((silver.NEW, type, False)):
             lake.append(silver.typed(of_type.where(F.col("verdict") == silver.NEW), table), name)
     if by_verdict[silver.QUARANTINE]:
-        refused = rows.where(F.col("verdict") == silver.QUARANTINE).drop("verdict")
-        refused = _kept(lake.without_those_in(refused, lake.QUARANTINE, silver.POSITION))
+        refused = rows.where(F.col("verdict") == silver.QUARANTINE).drop("verdict", "unmet")
+        refused = _kept(lake.without_those_in(refused, lake.unfinished(spark, lake.QUARANTINE, gained.whole), silver.POSITION))
         if not refused.isEmpty():
             lake.append(refused, lake.QUARANTINE)
-    lake.set_watermark(spark, lake.EVENTS, gained.end)
+    written = [lake.EVENTS, lake.QUARANTINE, *(f"{lake.SILVER}.{table.name}" for table in by_type.values())]
+    results = [
+        *quality.of_rows(run.expected, silver.unmet(_first_seen(rows, started))),
+        *quality.of_tables(spark, by_type, run.expected, run.at),
+    ]
+    known = {lake.WATERMARK: gained.end, lake.COMPLETED: lake.snapshots(spark, written), lake.RESULTS: _as_json(run, results)}
+    lake.remember(spark, lake.EVENTS, known)
+    lake.publish_results(spark)
     conflicts = sum(number for (verdict, _, conflict), number in counts.items() if verdict == silver.QUARANTINE and conflict)
-    return {
+    done = {
         "read": sum(counts.values()),
         "inserted": {type: number for (verdict, type, _), number in sorted(counts.items()) if verdict == silver.NEW},
         "repaired": repaired,
@@ -65,21 +98,35 @@ def curate_events(spark: SparkSession, by_type: Mapping[str, Table]) -> dict[str
         "conflicts": conflicts,
         "quarantined": by_verdict[silver.QUARANTINE] - conflicts,
     }
+    return done, results
 
 
-def curate_dead_letters(spark: SparkSession) -> dict[str, Any]:
+def curate_dead_letters(spark: SparkSession, split_bytes: int) -> dict[str, Any]:
     """Bring what bronze.dead_letters gained into silver, one row for each dead_letter_id. The counts of what was done."""
-    gained = lake.new_rows(spark, f"{lake.BRONZE}.dead_letters", lake.DEAD_LETTERS)
+    gained = lake.new_rows(spark, f"{lake.BRONZE}.dead_letters", lake.DEAD_LETTERS, split_bytes)
     if gained is None:
         return {"dead_letters_read": 0, "dead_letters": 0}
     read = gained.rows.count()
     letters = silver.first_of_each(gained.rows, "dead_letter_id", "kafka_topic", "kafka_partition", "kafka_offset")
-    new = _kept(lake.without_those_in(letters, lake.DEAD_LETTERS, ["dead_letter_id"]))
+    new = _kept(lake.without_those_in(letters, spark.table(lake.DEAD_LETTERS), ["dead_letter_id"]))
     number = new.count()
     if number:
         lake.append(new, lake.DEAD_LETTERS)
     lake.set_watermark(spark, lake.DEAD_LETTERS, gained.end)
     return {"dead_letters_read": read, "dead_letters": number}
+
+
+def _first_seen(rows: DataFrame, started: DataFrame | None) -> DataFrame:
+    """The rows that this run is the first to account for: the new ones, those that it refuses, and those of a run that was cut off."""
+    seen = rows.where((F.col("verdict") == silver.NEW) | (F.col("reason") == "quality"))
+    if started is None:
+        return seen
+    known = rows.where(F.col("verdict") == silver.KNOWN).join(started.select(*silver.IDENTITY), [*silver.IDENTITY], "left_semi")
+    return seen.unionByName(known)
+
+
+def _as_json(run: Run, results: Sequence[Result]) -> str:
+    return json.dumps([each.row(run.id, run.at) for each in results])
 
 
 def _kept(rows: DataFrame) -> DataFrame:
@@ -89,19 +136,37 @@ def _kept(rows: DataFrame) -> DataFrame:
 
 def main() -> None:
     """Curate once, with the settings of the environment."""
-    started = time.monotonic()
-    env = settings()
+    started, at = time.monotonic(), datetime.now(UTC)
     try:
-        by_type = tables(read_plan(Path(env["SCHEMAS_DIR"])))
-        spark = open_session(env)
-        with alone(spark, env):
+        of = options(os.environ)
+        plan = read_plan(of.schemas)
+        by_type = tables(plan)
+        expected = read_expectations(
+            of.schemas, properties_of({ref: schema for schemas in plan.values() for ref, schema in schemas.items()})
+        )
+        jvm = start_jvm(of)
+        with alone(jvm, of.env):
+            pairs = [(f"{lake.BRONZE}.events", lake.EVENTS), (f"{lake.BRONZE}.dead_letters", lake.DEAD_LETTERS)]
+            size = lake.gain(jvm, catalog_properties(of.env), pairs)
+            parallel = parallelism(size, of.limits)
+            spark = open_session(of, parallel)
             lake.make_fixed_tables(spark)
             lake.make_typed_tables(spark, by_type.values())
-            done = curate_events(spark, by_type) | curate_dead_letters(spark)
-    except (PlanError, lake.TableMismatch, Busy, NoLake) as error:
-        sys.exit(f"curation: {error}")
-    print(json.dumps(done | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
+            run = Run(of.env.get("AIRFLOW_CTX_DAG_RUN_ID", f"manual__{at.isoformat()}"), at, by_type, expected, parallel.split_bytes)
+            done, results = curate_events(spark, run)
+            done |= curate_dead_letters(spark, parallel.split_bytes)
+    except (OptionsError, PlanError, ExpectationsError, lake.TableMismatch, Busy, NoLake, NoSpark) as error:
+        sys.exit("\n".join(f"curation: {line}" for line in getattr(error, "problems", [error])))
+    how = {
+        "input_files": size.files,
+        "input_bytes": size.bytes,
+        **asdict(parallel),
+        "unmet": [str(each) for each in quality.unmet(results)],
+    }
+    print(json.dumps(done | how | {"seconds": round(time.monotonic() - started, 1)}), flush=True)
     close_session(spark)
+    if broken := [each for each in quality.unmet(results) if each.of.level == "fail" and not each.of.of_rows]:
+        sys.exit("\n".join(f"curation: all was written, but an expectation does not hold: {each}" for each in broken))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,13 @@ from typing import Any
 
 import yaml
 
+# What curation says of an event beside what it was sent with.
+FLAGS = ("is_late", "clock_skew_seconds")
 # The columns that every typed table begins with; a property of the same name gets the prefix `data_`.
 ATTRIBUTES = (
     *("id", "source", "type", "time", "subject", "dataschema", "data_json", "enrichment", "received_at", "enriched_at", "loaded_at"),
     *("collector_id", "protocol", "key_id", "client", "user_agent", "kafka_topic", "kafka_partition", "kafka_offset", "content_hash"),
+    *FLAGS,
 )
 RESERVED_TABLES = frozenset({"events", "quarantine", "dead_letters"})
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -14,9 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 import pyspark
 from py4j.protocol import Py4JJavaError
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-_NEEDED = ("LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY", "SPARK_JARS", "SCHEMAS_DIR")
+from dags.curation.options import Options
+from dags.curation.parallelism import Parallelism
+
 _LOGGING = Path(__file__).parent / "log4j2.properties"
 # A run is short: the second compiler would cost more than it gains.
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xss4m", f"-Dlog4j2.configurationFile={_LOGGING}")
@@ -27,52 +29,84 @@ class Busy(Exception):
     """Another curation of this lake runs, and did not end in time."""
 
 
+class NoSpark(Exception):
+    """Spark cannot be reached where CURATION_MASTER says."""
+
+
 class NoLake(Exception):
     """PostgreSQL, which holds the lake's catalog, cannot be reached."""
 
 
-def settings() -> Mapping[str, str]:
-    """The environment. Ends the process with one line where something is missing."""
-    missing = [name for name in _NEEDED if not os.environ.get(name)]
-    if missing:
-        sys.exit(f"curation: not set: {', '.join(missing)} (see .env.example; `make up` passes all of them to Airflow)")
-    return os.environ
+def start_jvm(of: Options) -> Any:
+    """Spark's JVM without a Spark in it yet: enough to ask the lake how much there is to do. Returns its classes.
 
-
-def open_session(env: Mapping[str, str]) -> SparkSession:
-    """A local Spark on two cores. Secrets are set after the start: what is set before stands on the JVM's command line."""
-    if env.get("JAVA17_HOME"):
-        os.environ["JAVA_HOME"] = env["JAVA17_HOME"]
-    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    scratch = _scratch(env)
+    Nothing secret is among what it is started with, which stands on its command line.
+    """
+    if of.env.get("JAVA17_HOME"):
+        os.environ["JAVA_HOME"] = of.env["JAVA17_HOME"]
+    if of.local:
+        os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    scratch = _scratch(of.env)
     scratch.mkdir(parents=True, exist_ok=True)
-    jars = ":".join(sorted(str(jar.absolute()) for jar in Path(env["SPARK_JARS"]).glob("*.jar")))
+    jars = _jars(of)
     start = {
-        "spark.master": f"local[{env.get('CURATION_CORES', '2')}]",
+        **of.conf,
+        "spark.master": "local[1]" if of.local else of.master,
         "spark.app.name": "headrace-curation",
-        "spark.driver.memory": env.get("CURATION_MEMORY", "1g"),
-        "spark.driver.extraClassPath": jars,
-        "spark.driver.extraJavaOptions": " ".join((*_JVM, f"-Djava.io.tmpdir={scratch}", *_class_archive(scratch, jars))),
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
+        "spark.driver.memory": of.driver_memory,
+        "spark.driver.extraClassPath": ":".join(jars),
+        "spark.driver.extraJavaOptions": " ".join((*_JVM, f"-Djava.io.tmpdir={scratch}", *_class_archive(scratch, ":".join(jars)))),
+    }
+    conf = SparkConf(loadDefaults=False)
+    for key, value in start.items():
+        conf.set(key, value)
+    SparkContext._ensure_initialized(conf=conf)
+    return SparkContext._jvm
+
+
+def open_session(of: Options, parallel: Parallelism) -> SparkSession:
+    """A Spark of that parallelism, in the JVM that was started. Raises NoSpark where the cluster cannot be reached."""
+    scratch = _scratch(of.env)
+    start = {
+        "spark.master": f"local[{parallel.cores}]" if of.local else of.master,
+        "spark.default.parallelism": str(parallel.partitions),
+        "spark.sql.shuffle.partitions": str(parallel.partitions),
+        "spark.sql.files.maxPartitionBytes": str(parallel.split_bytes),
+        "spark.driver.bindAddress": of.driver_host,
+        "spark.driver.host": of.driver_host,
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "unused"),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        "spark.sql.shuffle.partitions": "4",
         "spark.sql.caseSensitive": "true",  # properties of JSON objects are
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.catalogImplementation": "in-memory",
     }
+    if not of.local:
+        start |= {
+            "spark.jars": ",".join(_jars(of)),
+            "spark.cores.max": str(parallel.cores),  # standalone's way to say how many executors
+            "spark.executor.instances": str(parallel.executors),
+            "spark.executor.cores": str(parallel.executor_cores),
+            "spark.executor.memory": of.executor_memory,
+        }
     builder = SparkSession.builder
     for key, value in start.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    try:
+        spark = builder.getOrCreate()
+    except Py4JJavaError as error:
+        raise NoSpark(f"no Spark at CURATION_MASTER={of.master}: {error.java_exception.getMessage()}") from None
+    for key, value in {"": "org.apache.iceberg.spark.SparkCatalog", ".type": "jdbc", **catalog_properties(of.env)}.items():
+        spark.conf.set(f"spark.sql.catalog.lake{key}", value)
+    return spark
+
+
+def catalog_properties(env: Mapping[str, str]) -> dict[str, str]:
+    """The properties of the lake's Iceberg catalog, each name with a dot before it."""
     url, user, password = jdbc(env["LAKE_CATALOG_URL"])
-    catalog = {
-        "": "org.apache.iceberg.spark.SparkCatalog",
-        ".type": "jdbc",
+    return {
         ".uri": url,
         ".jdbc.user": user,
         ".jdbc.password": password,
@@ -85,14 +119,11 @@ def open_session(env: Mapping[str, str]) -> SparkSession:
         ".s3.secret-access-key": env["S3_SECRET_KEY"],
         ".client.region": env["S3_REGION"],
     }
-    for key, value in catalog.items():
-        spark.conf.set(f"spark.sql.catalog.lake{key}", value)
-    return spark
 
 
 def close_session(spark: SparkSession) -> None:
     """End Spark, and wait for its JVM: the first one writes the archive of classes that spares later ones a third of their work."""
-    gateway: Any = spark.sparkContext._gateway
+    gateway: Any = SparkContext._gateway
     spark.stop()
     gateway.shutdown()
     gateway.proc.stdin.close()
@@ -122,6 +153,10 @@ def _class_archive(scratch: Path, jars: str) -> list[str]:
     return [f"-XX:ArchiveClassesAtExit={archive}.{os.getpid()}.new", quiet]
 
 
+def _jars(of: Options) -> list[str]:
+    return sorted(str(jar.absolute()) for jar in Path(of.env["SPARK_JARS"]).glob("*.jar"))
+
+
 def _scratch(env: Mapping[str, str]) -> Path:
     return (
         Path(env["STATE_DIR"], "data", "curation").absolute() if env.get("STATE_DIR") else Path(tempfile.gettempdir(), "headrace-curation")
@@ -136,13 +171,12 @@ def jdbc(url: str) -> tuple[str, str, str]:
 
 
 @contextmanager
-def alone(spark: SparkSession, env: Mapping[str, str], wait: float = 300) -> Iterator[None]:
+def alone(jvm: Any, env: Mapping[str, str], wait: float = 300) -> Iterator[None]:
     """Hold the lake's curation lock, waiting up to `wait` seconds for it. Raises Busy or NoLake.
 
     Appends to Iceberg never conflict, so two curations at once would write the same rows twice. PostgreSQL drops the lock with the
     connection, so a killed process leaves none behind.
     """
-    jvm: Any = spark._jvm
     try:
         connection = jvm.java.sql.DriverManager.getConnection(*jdbc(env["LAKE_CATALOG_URL"]))
     except Py4JJavaError as error:

@@ -8,7 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from headrace.lake import LakeSettings, load_catalog
 from headrace.settings import Settings
 from runtime import java
+from tests.collector_real_kafka import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -92,7 +93,7 @@ class Lake:
 
     def finish(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         """What a curation says it did."""
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, f"{out}\n{err[-3000:]}"
         done: dict[str, Any] = json.loads(out.splitlines()[-1])
         return done
@@ -114,6 +115,11 @@ class Lake:
         rows = self.rows(table)
         assert len({row["id"] for row in rows}) == len(rows)
         return {row["id"]: row for row in rows}
+
+    def results(self) -> list[dict[str, Any]]:
+        """What was found of expectations."""
+        rows: list[dict[str, Any]] = self.catalog.load_table("gold.quality_results").scan().to_arrow().to_pylist()
+        return rows
 
     def snapshots(self) -> dict[str, int | None]:
         """The present snapshot of every silver table."""
@@ -150,6 +156,31 @@ def _sql(url: str, statement: str) -> None:
     with closing(psycopg2.connect(f"{url}/postgres")) as connection:
         connection.autocommit = True
         connection.cursor().execute(statement)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A standalone master with two workers of one core each; its address."""
+    python = Path(os.environ.get("SPARK_PYTHON", ROOT / ".runtime/venvs/spark/bin/python"))
+    found = [str(python), "-c", "import pyspark, pathlib; print(pathlib.Path(pyspark.__file__).parent)"]
+    home = Path(subprocess.run(found, capture_output=True, text=True, check=True).stdout.strip())
+    env = {"JAVA_HOME": str(java.home()), "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", "PATH": os.environ["PATH"]}
+    port = free_port()
+    master = f"spark://127.0.0.1:{port}"
+    common = ["--host", "127.0.0.1", "--webui-port", "0"]
+    worker = ["worker.Worker", master, *common, "--cores", "1", "--memory", "1g", "--work-dir", str(tmp_path / "work")]
+    with ExitStack() as stack:
+        for each in (["master.Master", *common, "--port", str(port)], worker, worker):
+            log = stack.enter_context((tmp_path / f"{each[0]}.log").open("ab"))
+            command = [str(home / "bin/spark-class"), f"org.apache.spark.deploy.{each[0]}", *each[1:]]
+            process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        deadline = time.monotonic() + 240
+        while (tmp_path / "worker.Worker.log").read_text().count("Successfully registered with master") < 2:
+            assert time.monotonic() < deadline, (tmp_path / "worker.Worker.log").read_text()[-2000:]
+            time.sleep(0.2)
+        yield master
 
 
 def event(id: str, data: str, type: str = "purchase", **others: Any) -> dict[str, Any]:
@@ -261,17 +292,127 @@ def test_a_killed_curation_is_repaired_by_the_next_and_a_new_property_becomes_a_
     schema["properties"]["coupon"] = {"type": "string", "description": "Code of the customer's coupon."}
     schema["properties"]["products"]["items"]["properties"]["weight_g"] = {"type": "integer"}
     (schemas / "purchase/1-1-0.json").write_text(json.dumps(schema))
+    schema["properties"]["order_id"] = {"type": "integer"}
+    (schemas / "purchase/2-0-0.json").write_text(json.dumps(schema))
     lake.env["SCHEMAS_DIR"] = str(schemas)
     products = '[{"product_id":"p","quantity":1,"price_usd":1,"weight_g":80}]'
     lake.append(event("new", f'{{"quantity":1,"amount_usd":1,"coupon":"MAY","products":{products}}}', dataschema="purchase/1-1-0"))
+    lake.append(
+        event("text", '{"quantity":1,"amount_usd":1,"order_id":"a7"}', dataschema="purchase/1-1-0"),
+        event("number", '{"quantity":1,"amount_usd":1,"order_id":7}', dataschema="purchase/2-0-0"),
+    )
 
-    lake.curate()
+    assert lake.curate()["inserted"] == {"purchase": 3}
     purchases = lake.by_id("purchase")
-    assert set(purchases) == {f"purchase-{n}" for n in range(200)} | {"new"}
+    assert set(purchases) == {f"purchase-{n}" for n in range(200)} | {"new", "text", "number"}
+    assert [(purchases[id]["order_id"], purchases[id]["order_id_v2"]) for id in ("text", "number")] == [("a7", None), (None, 7)]
     assert purchases["purchase-7"]["quantity"] == 1
     assert purchases["purchase-7"]["coupon"] is None
     assert purchases["new"]["coupon"] == "MAY"
     assert purchases["new"]["products"] == [{"product_id": "p", "name": None, "quantity": 1, "price_usd": 1.0, "weight_g": 80}]
     assert len(lake.by_id("page_view")) == 200
-    assert len(lake.rows("events")) == 401
+    assert len(lake.rows("events")) == 403
+    # Each row was checked once, whichever of the two runs did it.
+    checked = [(row["checked"], row["failed"]) for row in lake.results() if row["expectation"] == "quantity_is_possible"]
+    assert [sum(each) for each in zip(*checked, strict=True)] == [203, 0]
     assert [(row["id"], row["reason"]) for row in lake.rows("quarantine")] == [("purchase-7", "id_conflict")] * 3
+
+
+INDEX = ("source", "id", "type", "time", "received_at", "content_hash")
+EXPECTED = """
+plausible: {check: range, property: amount_usd, max: 100, level: warn}
+possible: {check: range, property: amount_usd, max: 1000, level: fail}
+once: {check: unique, property: order_id, days: 1, level: fail}
+seen: {check: reference, property: session_id, to: page_view.session_id, level: warn}
+fresh: {check: fresh, hours: 1, level: warn}
+"""
+
+
+def test_what_is_expected_is_checked_and_the_results_are_kept_once(lake: Lake, tmp_path: Path) -> None:
+    schemas = tmp_path / "schemas"
+    shutil.copytree(ROOT / "schemas", schemas)
+    for path in schemas.glob("*/expectations.yaml"):
+        path.unlink()
+    (schemas / "purchase/expectations.yaml").write_text(EXPECTED)
+    lake.env |= {"SCHEMAS_DIR": str(schemas), "AIRFLOW_CTX_DAG_RUN_ID": "first"}
+    now = datetime.now(UTC)
+
+    def bought(id: str, amount: float, time: datetime = now, **data: Any) -> dict[str, Any]:
+        return event(id, json.dumps({"quantity": 1, "amount_usd": amount} | data), time=time, received_at=now)
+
+    # A lake from before identities had hashes, with one event in it.
+    lake.catalog.create_namespace("silver")
+    of_old = pa.schema([(name, _TIMESTAMP if name in ("time", "received_at") else _TEXT) for name in INDEX])
+    known = {"source": "test", "id": "known", "type": "purchase", "time": now, "received_at": now, "content_hash": "other"}
+    lake.catalog.create_table("silver.events", of_old).append(pa.Table.from_pylist([known], schema=of_old))
+
+    lake.append(
+        bought("fine", 5, order_id="o1", session_id="s1"),
+        bought("again", 500, order_id="o1", session_id="s2"),
+        bought("far too much", 5000),
+        bought("known", 5),
+        bought("late", 5, time=now - timedelta(days=3)),
+        bought("ahead", 5, time=now + timedelta(seconds=90)),
+        event("page", '{"url":"https://example.com","session_id":"s1"}', type="page_view", time=now, received_at=now),
+    )
+    process = lake.start()
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == (
+        "curation: all was written, but an expectation does not hold: purchase.once: no order_id comes twice in 1 days: 1 of 2 (fail)"
+    )
+    done = json.loads(out.splitlines()[-1])
+    assert (done["inserted"], done["quarantined"]) == ({"page_view": 1, "purchase": 4}, 1)
+    assert sorted((row["id"], row["reason"], row["detail"]) for row in lake.rows("quarantine")) == [
+        ("far too much", "quality", "this does not hold: possible: amount_usd is at most 1000"),
+        ("known", "id_conflict", "an event of the same source and id, but other content, came before"),
+    ]
+    purchases = lake.by_id("purchase")
+    assert {id: (row["is_late"], row["clock_skew_seconds"]) for id, row in purchases.items()} == {
+        "fine": (False, 0), "again": (False, 0), "late": (True, 0), "ahead": (False, 90),
+    }  # fmt: skip
+    assert purchases["late"]["time"] == now - timedelta(days=3)
+    found = {row["expectation"]: (row["check"], row["level"], row["checked"], row["failed"]) for row in lake.results()}
+    assert found == {
+        "plausible": ("range", "warn", 5, 2),
+        "possible": ("range", "fail", 5, 1),
+        "once": ("unique", "fail", 2, 1),
+        "seen": ("reference", "warn", 2, 1),
+        "fresh": ("fresh", "warn", 4, 0),
+    }
+    assert {(row["run_id"], row["type"]) for row in lake.results()} == {("first", "purchase")}
+
+    # The refused one comes again, mended; and the last run is as if it had been killed before its results were copied.
+    lake.catalog.load_table("gold.quality_results").delete("level = 'warn' or level = 'fail'")
+    (schemas / "purchase/expectations.yaml").write_text(EXPECTED.replace("days: 1, level: fail", "days: 1, level: warn"))
+    lake.env["AIRFLOW_CTX_DAG_RUN_ID"] = "second"
+    lake.append(bought("far too much", 50))
+    assert lake.curate()["inserted"] == {"purchase": 1}
+    plausible = {row["run_id"]: (row["checked"], row["failed"]) for row in lake.results() if row["expectation"] == "plausible"}
+    assert plausible == {"first": (5, 2), "second": (1, 0)}
+    assert len(lake.results()) == 10
+
+
+def test_a_cluster_curates_as_this_machine_does(lake: Lake, cluster: str) -> None:
+    """A standalone master and two workers, of which each has an executor; then the same on this machine alone."""
+    for n in range(4):
+        lake.append(
+            *(event(f"{n}-{m}", '{"quantity":1,"amount_usd":0.5}') for m in range(50)),
+            *(event(f"page-{m}", f'{{"url":"https://example.com/{n}"}}', type="page_view") for m in range(3)),
+        )
+    lake.append_dead_letters("d1", "d1", "d2")
+    here = dict(lake.env)
+    lake.env |= {"CURATION_MASTER": cluster, "CURATION_DRIVER_HOST": "127.0.0.1", "CURATION_EXECUTOR_CORES": "1"}
+    lake.env |= {"CURATION_EXECUTOR_MEMORY": "700m"}
+    there = lake.curate()
+    assert (there["input_files"], there["executors"], there["executor_cores"]) == (5, 2, 1)
+    assert (there["inserted"], there["conflicts"], there["dead_letters"]) == ({"page_view": 3, "purchase": 200}, 9, 2)
+    tables = sorted(lake.snapshots())
+    made = {table: sorted(map(str, lake.rows(table))) for table in tables}
+    for table in tables:
+        lake.catalog.drop_table(f"silver.{table}")
+
+    lake.env = here
+    again = lake.curate()
+    assert (again["executors"], again["executor_cores"]) == (1, 2)
+    assert {table: sorted(map(str, lake.rows(table))) for table in tables} == made

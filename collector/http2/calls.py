@@ -111,7 +111,7 @@ class Method(NamedTuple):
 class _Head(NamedTuple):
     """What follows from a request's fields, which hardly differ between the calls of a connection."""
 
-    fields: dict[bytes, bytes]
+    fields: Mapping[bytes, bytes]
     method: Method | None
     caller: Caller
     encoding: str
@@ -134,14 +134,14 @@ class Service:
         """What `Server` needs."""
         return Call(self, connection, id)
 
-    def head(self, connection: Connection, fields: dict[bytes, bytes]) -> _Head:
+    def head(self, connection: Connection, fields: Mapping[bytes, bytes]) -> _Head:
         """What the fields say, less the timeout."""
         known: _Head | None = connection.note
-        if known is None or known.fields != fields:
+        if known is None or known.fields is not fields:
             known = connection.note = self._read(Caller(connection.address, fields), fields)
         return known
 
-    def _read(self, caller: Caller, fields: dict[bytes, bytes]) -> _Head:
+    def _read(self, caller: Caller, fields: Mapping[bytes, bytes]) -> _Head:
         kind, _, _ = fields.get(b"content-type", b"").partition(b";")
         encoding = fields.get(b"grpc-encoding", b"identity").decode("latin-1").strip().lower()
         method = self._methods.get(fields[b":path"])
@@ -185,8 +185,7 @@ class Call(Stream):
 
     # ---- what comes
 
-    def opened(self, head: dict[bytes, bytes]) -> None:
-        timeout = head.pop(b"grpc-timeout", None)
+    def opened(self, head: Mapping[bytes, bytes], timeout: bytes | None) -> None:
         read = self._service.head(self.connection, head)
         self._caller, self._encoding = read.caller, read.encoding
         if read.not_grpc is not None:
@@ -210,14 +209,13 @@ class Call(Stream):
         elif not read.method.streams:
             self.expires = self.connection.server.soon()
 
-    def received(self, data: bytes, start: int, stop: int) -> None:
+    def received(self, data: memoryview) -> None:
         if self._deaf:
             return
-        size = stop - start
-        self._buffer += memoryview(data)[start:stop]
+        self._buffer += data
         if len(self._buffer) >= self._need and not self._reading:
             self._read()
-        self._settle(size)
+        self._settle(len(data))
 
     def _settle(self, size: int) -> None:
         """Count what came, and let as much come again as has found room."""

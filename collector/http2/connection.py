@@ -8,7 +8,7 @@ connection on which nothing is heard is pinged; frames that ask for nothing coun
 import asyncio
 import math
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from socket import socket
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ from collector.http2.frames import (
     StreamProblem,
     frame,
 )
-from collector.http2.headers import MAX_LIST, Field, Unpacker, check_trailers, checked
+from collector.http2.headers import MAX_LIST, Field, Unpacker, check_trailers
 from headrace.dead_letter import Unavailable
 
 _SWEEP_EVERY = 0.5  # seconds between two looks at who is too slow
@@ -45,6 +45,7 @@ _LINGER = 2.0  # seconds that a peer which is cut off gets to read why
 
 _STREAM_WINDOW = 256 * 1024  # bytes of a stream that may come before it has room
 _WINDOW = 1024 * 1024  # bytes of a connection; given back at once, since its streams are bounded
+_READ_BYTES = 256 * 1024  # at once; larger than any frame
 _CONTINUATIONS = 32  # frames that a header block may have
 _REMEMBERED = 256  # streams that have ended, of which frames may still be on their way
 _SMALL = 64  # bytes of a DATA frame that is hardly worth its price
@@ -52,6 +53,7 @@ _MOST_DEBT = 1000  # frames that ask for nothing, beyond those that are paid for
 _PAID_BY_MESSAGE = 8  # of them, by a message that is answered well; clients send a few for each (pings, windows)
 _PAID_BY_SWEEP = 100
 _RESET_COSTS = 2
+_PRIORITY_BYTES = 5
 _ID = 0x7FFFFFFF
 
 
@@ -85,11 +87,11 @@ class Stream:
         self._unsent = bytearray()
         self._last: bytes | None = None  # the block of the trailers that follow it
 
-    def opened(self, head: dict[bytes, bytes]) -> None:
-        """The request's fields."""
+    def opened(self, head: Mapping[bytes, bytes], timeout: bytes | None) -> None:
+        """The request's fields: the same object where they are the same as those before on this connection."""
 
-    def received(self, data: bytes, start: int, stop: int) -> None:
-        """A piece of its body."""
+    def received(self, data: memoryview) -> None:
+        """A piece of its body, which is there until this returns."""
 
     def ended(self) -> None:
         """Its end."""
@@ -188,6 +190,8 @@ class Server:
         self.calls = 0
         self.now = 0.0  # the loop's time, renewed by each sweep
         self.tls = tls
+        self.buffer = bytearray(_READ_BYTES)  # of all connections: what is read is taken before anything else is
+        self.view = memoryview(self.buffer)
 
     async def start(self, listener: socket) -> None:
         """Take connections from now on."""
@@ -244,7 +248,7 @@ class Server:
         self._sweeper = self.loop.call_later(_SWEEP_EVERY, self._sweep)
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection."""
 
     def __init__(self, server: Server) -> None:
@@ -374,37 +378,41 @@ class Connection(asyncio.Protocol):
 
     # ---- what comes
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _: int) -> memoryview:
+        rest = self._rest
+        self.server.buffer[: len(rest)] = rest
+        return self.server.view[len(rest) :]
+
+    def buffer_updated(self, count: int) -> None:
         if self._ended:
             return
         self._heard = True
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        at = 0
+        end, at = len(self._rest) + count, 0
+        self._rest = b""
         try:
             if not self._greeted:
-                if data[: len(PREFACE)] != PREFACE[: len(data)]:
+                start = bytes(self.server.view[: min(end, len(PREFACE))])
+                if not PREFACE.startswith(start):
                     raise ConnectionProblem(Error.PROTOCOL_ERROR, "this is not HTTP/2")
-                if len(data) < len(PREFACE):
-                    self._rest = data
+                if len(start) < len(PREFACE):
+                    self._rest = start
                     return
                 self._greeted, at = True, len(PREFACE)
-            stop = self._read(data, at)
+            stop = self._read(at, end)
         except ConnectionProblem as problem:
             self.end(problem.code, str(problem))
             return
         if self._settled:
-            if stop == len(data):
+            if stop == end:
                 self._frame_by = math.inf
             elif stop > at or self._frame_by == math.inf:
                 self._frame_by = self.server.soon()
-        if stop < len(data):
-            self._rest = data[stop:]
+        if stop < end:
+            self._rest = bytes(self.server.view[stop:end])
 
-    def _read(self, data: bytes, at: int) -> int:
-        """Take the frames from `at` on, and return where the first begins that is not whole."""
-        end = len(data)
+    def _read(self, at: int, end: int) -> int:
+        """Take the frames that stand in the server's buffer, and return where the first begins that is not whole."""
+        data, view = self.server.buffer, self.server.view
         unpack, others = HEAD.unpack_from, _OTHERS
         while end - at >= HEAD_BYTES and not self._ended:
             upper, lower, kind, flags, id = unpack(data, at)
@@ -422,9 +430,9 @@ class Connection(asyncio.Protocol):
                 raise ConnectionProblem(Error.PROTOCOL_ERROR, "a header block is not finished")
             try:
                 if kind == DATA:
-                    self._data(flags, id, data, start, stop)
+                    self._data(flags, id, view[start:stop])
                 elif kind in others:
-                    others[kind](self, flags, id, data[start:stop])
+                    others[kind](self, flags, id, bytes(view[start:stop]))
                 else:
                     self.burden()
             except StreamProblem as problem:
@@ -433,8 +441,8 @@ class Connection(asyncio.Protocol):
             at = stop
         return end if self._ended else at
 
-    def _data(self, flags: int, id: int, data: bytes, start: int, stop: int) -> None:
-        size = stop - start
+    def _data(self, flags: int, id: int, data: memoryview) -> None:
+        size = len(data)
         self._given -= size
         if self._given < _WINDOW // 2:
             if self._given < 0:
@@ -442,7 +450,7 @@ class Connection(asyncio.Protocol):
             self.write(frames.window_update(0, _WINDOW - self._given))
             self._given = _WINDOW
         if flags & PADDED:
-            start, stop = _unpadded(data, start, stop)
+            data = _unpadded(data)
         stream = self.streams.get(id)
         if stream is None:
             self._stray(id, flags & END_STREAM)
@@ -453,15 +461,15 @@ class Connection(asyncio.Protocol):
         if stream.given < 0:
             raise StreamProblem(Error.FLOW_CONTROL_ERROR)
         if flags & PADDED:
-            stream.consume(size - (stop - start))
-        if stop - start < _SMALL:
+            stream.consume(size - len(data))
+        if len(data) < _SMALL:
             self.burden()
         if stream.promised is not None:
-            stream.promised -= stop - start
+            stream.promised -= len(data)
             if stream.promised < 0:
                 raise StreamProblem(Error.PROTOCOL_ERROR)
-        if stop > start:
-            stream.received(data, start, stop)
+        if data:
+            stream.received(data)
         if flags & END_STREAM:
             self._end_of(stream)
 
@@ -490,20 +498,19 @@ class Connection(asyncio.Protocol):
     def _headers(self, flags: int, id: int, payload: bytes) -> None:
         if id % 2 == 0:
             raise ConnectionProblem(Error.PROTOCOL_ERROR, "streams of clients have odd numbers")
-        start, stop = 0, len(payload)
         if flags & PADDED:
-            start, stop = _unpadded(payload, start, stop)
+            payload = bytes(_unpadded(memoryview(payload)))
         parent = 0
         if flags & WITH_PRIORITY:
-            if stop - start < 5:
+            if len(payload) < _PRIORITY_BYTES:
                 raise ConnectionProblem(Error.FRAME_SIZE_ERROR, "a HEADERS frame is too short")
-            parent = NUMBER.unpack_from(payload, start)[0] & _ID
-            start += 5
+            parent = NUMBER.unpack_from(payload)[0] & _ID
+            payload = payload[_PRIORITY_BYTES:]
         self._block_of = (id, flags, parent)
         if flags & END_HEADERS:
-            self._whole(payload[start:stop])
+            self._whole(payload)
         else:
-            self._block, self._continuations, self._block_by = bytearray(payload[start:stop]), 0, self.server.soon()
+            self._block, self._continuations, self._block_by = bytearray(payload), 0, self.server.soon()
 
     def _continuation(self, flags: int, _: int, payload: bytes) -> None:
         block = self._block
@@ -543,7 +550,7 @@ class Connection(asyncio.Protocol):
             raise StreamProblem(Error.REFUSED_STREAM)
         if parent == id:
             raise StreamProblem(Error.PROTOCOL_ERROR)
-        head = checked(fields)
+        head, timeout = self._unpacker.request(fields)
         stream = self.streams[id] = self.server.stream(self, id)
         self.server.calls += 1
         self.idle_since = math.inf
@@ -552,7 +559,7 @@ class Connection(asyncio.Protocol):
                 raise StreamProblem(Error.PROTOCOL_ERROR)
             stream.promised = int(length)
         stream.hears = not end
-        stream.opened(head)
+        stream.opened(head, timeout)
         if end and not stream.over:
             self._end_of(stream)
 
@@ -560,7 +567,7 @@ class Connection(asyncio.Protocol):
         self.burden()
         if id == 0:
             raise ConnectionProblem(Error.PROTOCOL_ERROR, "PRIORITY of the connection")
-        if len(payload) != 5:
+        if len(payload) != _PRIORITY_BYTES:
             raise StreamProblem(Error.FRAME_SIZE_ERROR)
         if NUMBER.unpack_from(payload)[0] & _ID == id:
             raise StreamProblem(Error.PROTOCOL_ERROR)
@@ -696,10 +703,10 @@ class Connection(asyncio.Protocol):
                     stream.pump()
 
 
-def _unpadded(data: bytes, start: int, stop: int) -> tuple[int, int]:
-    if start == stop or data[start] >= stop - start:
+def _unpadded(data: memoryview) -> memoryview:
+    if not data or data[0] >= len(data):
         raise ConnectionProblem(Error.PROTOCOL_ERROR, "a frame has more padding than bytes")
-    return start + 1, stop - data[start]
+    return data[1 : len(data) - data[0]]
 
 
 _OTHERS: dict[int, Callable[[Connection, int, int, bytes], None]] = {

@@ -5,7 +5,7 @@ library takes 10 µs for each. All else is the library's.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 from hpack.huffman_table import decode_huffman
@@ -22,6 +22,7 @@ _SIZES = 0x7F  # a length in one byte is less; also the flag of Huffman's code i
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
 _BAD = re.compile(rb"[\0\r\n]").search
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
+_TIMEOUT = b"grpc-timeout"
 _NEEDED = (b":method", b":scheme", b":path")
 _HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 
@@ -32,6 +33,7 @@ class Unpacker:
     def __init__(self) -> None:
         self._decoder = Decoder(MAX_LIST)
         self._table = self._decoder.header_table
+        self._known: tuple[list[Field], Mapping[bytes, bytes]] | None = None
 
     def unpack(self, block: bytes) -> list[Field]:
         """The fields of `block`. Raises ConnectionProblem: without what it says, no later block can be read."""
@@ -70,6 +72,16 @@ class Unpacker:
         if len(fields) * 32 + sum([len(name) + len(value) for name, value in fields]) > MAX_LIST:
             raise _too_large()
         return fields
+
+    def request(self, fields: list[Field]) -> tuple[Mapping[bytes, bytes], bytes | None]:
+        """What `checked` says, and apart from it the timeout, the only field that differs between the calls of a connection."""
+        timeout = None
+        same = [field for field in fields if field[0] != _TIMEOUT]
+        if len(same) < len(fields):
+            timeout = next(value for name, value in fields if name == _TIMEOUT)
+        if self._known is None or same != self._known[0]:
+            self._known = same, checked(same)
+        return self._known[1], timeout
 
 
 def _too_large() -> ConnectionProblem:

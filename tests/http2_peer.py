@@ -15,10 +15,12 @@ from collector import http2
 from collector.admission import Admission
 from collector.http2 import frames
 from collector.http2.calls import Caller, Method, Place, Service
+from collector.http2.connection import Connection
 from collector.http2.frames import frame
 
 PREFACE = frames.PREFACE + frames.settings({})
 Fields = list[tuple[str, str]]
+_LOOP = asyncio.new_event_loop()  # for its clock
 
 
 def fields(path: str, *more: tuple[str, str]) -> Fields:
@@ -169,3 +171,41 @@ def echo(max_bytes: int = 4_000_000, **bounds: float) -> Iterator[Echo]:
         running.stop()
         assert running.admission.bytes == 0
         assert running.server.calls == 0
+
+
+class Wire:
+    """What a connection is given and gives, without a network between."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.closed = False
+        methods = {path: Method(lambda body, _, place: place(body), streams=path == "/t/Stream") for path in ("/t/Echo", "/t/Stream")}
+        self.server = http2.Server(Service(methods, http2.Bounds()).stream, http2.Bounds(), Admission(4_000_000))
+        self.server.loop = _LOOP
+        self.connection = Connection(self.server)
+        self.connection.connection_made(self)
+
+    def feed(self, data: bytes) -> None:
+        """As the loop does it."""
+        while data and not self.closed:
+            room = self.connection.get_buffer(-1)
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            self.connection.buffer_updated(count)
+            data = data[count:]
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.sent += data
+
+    def get_extra_info(self, _: str) -> Any:
+        return None
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+        self.connection.connection_lost(None)
+
+    abort = close

@@ -1,61 +1,16 @@
 """HTTP/2 fed byte by byte, in pieces of every size, and with bytes that nobody would send."""
 
-import asyncio
 import zlib
-from typing import Any
 
 import pytest
 from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.admission import Admission
-from collector.http2 import Bounds, Server, frames
-from collector.http2.calls import Method, Service
-from collector.http2.connection import Connection
+from collector.http2 import frames
 from collector.http2.frames import ConnectionProblem, frame
 from collector.http2.headers import MAX_LIST, Unpacker, packed
-from tests.http2_peer import fields, message, split
-
-LOOP = asyncio.new_event_loop()
-
-
-class Wire:
-    """What a connection is given and gives, without a network between."""
-
-    def __init__(self) -> None:
-        self.sent = b""
-        self.closed = False
-        methods = {path: Method(lambda body, _, place: place(body), streams=path == "/t/Stream") for path in ("/t/Echo", "/t/Stream")}
-        self.server = Server(Service(methods, Bounds()).stream, Bounds(), Admission(4_000_000))
-        self.server.loop = LOOP
-        self.connection = Connection(self.server)
-        self.connection.connection_made(self)
-
-    def feed(self, data: bytes) -> None:
-        """As the loop does it."""
-        while data and not self.closed:
-            room = self.connection.get_buffer(-1)
-            count = min(len(room), len(data))
-            room[:count] = data[:count]
-            self.connection.buffer_updated(count)
-            data = data[count:]
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed
-        self.sent += data
-
-    def get_extra_info(self, _: str) -> Any:
-        return None
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-        self.connection.connection_lost(None)
-
-    abort = close
+from tests.http2_peer import Wire, fields, message, split
 
 
 def conversation() -> bytes:

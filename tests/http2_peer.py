@@ -114,8 +114,9 @@ class Echo:
         self.admission = Admission(max_bytes)
         self.kept: list[tuple[Place, bytes]] = []
         methods = {
-            "/t/Echo": Method(self._echo),
-            "/t/Stream": Method(self._echo, streams=True),
+            "/t/Echo": Method(self._echo, refuses=lambda _: None),
+            "/t/Stream": Method(self._echo, streams=True, refuses=lambda _: None),
+            "/t/ForAll": Method(self._echo, streams=True),
             "/t/Keep": Method(self._keep, streams=True),
             "/t/Large": Method(self._large, streams=True),
             "/t/Broken": Method(self._broken),
@@ -197,6 +198,9 @@ class Wire:
     def write(self, data: bytes) -> None:
         assert not self.closed
         self.sent += data
+
+    def is_closing(self) -> bool:
+        return self.closed
 
     def get_extra_info(self, _: str) -> Any:
         return None

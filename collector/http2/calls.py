@@ -101,11 +101,14 @@ Serve = Callable[[bytes, Caller, Place], None]
 
 
 class Method(NamedTuple):
-    """A method. `serve` is given a message, and has its place answered, at once or later; `refuses` says who may not call it."""
+    """A method. `serve` is given a message, and has its place answered, at once or later; `refuses` says who may not call it.
+
+    Where everybody may, they get half of the calls that there may be, so that nobody without a key can keep all for himself.
+    """
 
     serve: Serve
     streams: bool = False  # any number of messages, each with an answer
-    refuses: Callable[[Caller], Refusal | None] = lambda _: None
+    refuses: Callable[[Caller], Refusal | None] | None = None
 
 
 class _Head(NamedTuple):
@@ -201,12 +204,13 @@ class Call(Stream):
         if read.method is None or read.refusal is not None:
             self._refuse(read.refusal or Refusal(Code.UNIMPLEMENTED, "no such method"))
             return
-        self._method = read.method
-        if self.connection.server.calls > self._service.bounds.calls:
+        self._method = method = read.method
+        most = self._service.bounds.calls
+        if self.connection.server.calls > (most if method.refuses else (most + 1) // 2):
             self._refuse(Refusal(Code.RESOURCE_EXHAUSTED, "too many calls at once: send it again", (("retry-after", "2"),)))
-        elif (refusal := read.method.refuses(read.caller)) is not None:
+        elif method.refuses and (refusal := method.refuses(read.caller)):
             self._refuse(refusal)
-        elif not read.method.streams:
+        elif not method.streams:
             self.expires = self.connection.server.soon()
 
     def received(self, data: memoryview) -> None:

@@ -283,7 +283,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self.write: Callable[[bytes], None] = transport.write
         bounds, server = self.server.bounds, self.server
         over_tls = transport.get_extra_info("ssl_object")
         if (over_tls is not None and over_tls.selected_alpn_protocol() != "h2") or not server.room_for_one():
@@ -307,16 +306,23 @@ class Connection(asyncio.BufferedProtocol):
             self._drop(stream, cut=False)
         self._rest = b""
 
+    def write(self, data: bytes) -> None:
+        """Send, where the peer is not gone already."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
     def pause_writing(self) -> None:
         self.choked = True
         self._read_by = self.server.soon()
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self.choked = False
         self._read_by = math.inf
-        self._transport.resume_reading()
-        self._pump()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._pump()
 
     def look(self, now: float) -> None:
         """Cut off a peer that is too slow; ask one that is silent whether it is there."""

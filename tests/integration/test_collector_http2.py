@@ -295,6 +295,16 @@ def test_streams_are_bounded() -> None:
         assert other.answer(3)[0]["grpc-status"] == "0"
 
 
+def test_who_needs_no_key_gets_half_of_the_calls() -> None:
+    with echo(calls=4) as server:
+        one = Peer(server.port)
+        for stream in (1, 3, 5):
+            one.send(one.head(stream, fields("/t/ForAll")))
+        assert one.answer(5)[0]["grpc-status"] == "8"
+        one.call(7, "/t/Echo", message(b"x"))
+        assert one.answer(7)[0]["grpc-status"] == "0"
+
+
 # ---- flow control and memory
 
 

@@ -166,13 +166,27 @@ class Call(Stream):
     """One call."""
 
     __slots__ = (
-        *("_began", "_buffer", "_caller", "_deadline", "_deaf", "_encoding", "_kept", "_method", "_need", "_places", "_reading"),
+        *(
+            "_admission",
+            "_began",
+            "_buffer",
+            "_caller",
+            "_deadline",
+            "_deaf",
+            "_encoding",
+            "_kept",
+            "_method",
+            "_need",
+            "_places",
+            "_reading",
+        ),
         *("_not_grpc", "_request", "_room", "_said_head", "_service"),
     )
 
     def __init__(self, service: Service, connection: Connection, id: int) -> None:
         super().__init__(connection, id)
         self._service = service
+        self._admission = connection.server.admission
         self._buffer = bytearray()  # what came and is no message yet
         self._need = 0  # bytes of the message that has begun, with its prefix
         self._began = math.inf  # when it did
@@ -223,10 +237,13 @@ class Call(Stream):
 
     def _settle(self, size: int) -> None:
         """Count what came, and let as much come again as has found room."""
-        if self._deaf or not self._reserve(max(len(self._buffer), self._need)):
+        if self._deaf:
             return
-        kept = len(self._buffer) if self._held_back else 0
-        if self._buffer and not kept and self.expires == math.inf:  # a message has begun
+        there = len(self._buffer)
+        if self._room != (room := max(there, self._need)) and not self._reserve(room):
+            return
+        kept = there if self._held_back else 0
+        if there and not kept and self.expires == math.inf:  # a message has begun
             self.expires = self.connection.server.soon()
         self.consume(size + self._kept - kept)
         self._kept = kept
@@ -274,7 +291,7 @@ class Call(Stream):
                 return False
             self._room = size
         elif size < self._room:
-            self.connection.server.admission.give(self._room - size)
+            self._admission.give(self._room - size)
             self._room = size
         return True
 
@@ -284,7 +301,7 @@ class Call(Stream):
             try:
                 message = self._inflated(flag, message)
                 more = max(0, len(message) + _PREFIX_BYTES - held)
-                self.connection.server.admission.take(more)
+                self._admission.take(more)
                 held += more
             except Unavailable as full:
                 self._give(held)
@@ -377,7 +394,7 @@ class Call(Stream):
         elif isinstance(place.answer, bytes) and len(place.answer) > place.held:  # it may be larger than its request, and has to wait
             more = len(place.answer) - place.held
             try:
-                self.connection.server.admission.take(more)
+                self._admission.take(more)
                 place.held += more
             except Unavailable:
                 self.connection.reset(self.id, Error.ENHANCE_YOUR_CALM)
@@ -395,7 +412,7 @@ class Call(Stream):
         places = self._places
         while places and not self.blocked and (answer := places[0].answer) is not None:
             place = places.popleft()
-            self._give(place.held)
+            self._admission.give(place.held)
             if isinstance(answer, Refusal):
                 self._finish(answer)
                 return
@@ -451,7 +468,7 @@ class Call(Stream):
             self.send_alone(packed([(":status", "200"), ("content-type", "application/grpc")]) + trailers)
 
     def _give(self, size: int) -> None:
-        self.connection.server.admission.give(size)
+        self._admission.give(size)
 
 
 def _trailers(refusal: Refusal) -> bytes:

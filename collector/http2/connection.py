@@ -129,7 +129,8 @@ class Stream:
         """Send the block of a head, where there is one, data, and where this is the end, the block of the trailers (b"" for none)."""
         connection, size = self.connection, len(data)
         out = frame(HEADERS, END_HEADERS, self.id, head) if head else b""
-        if self.blocked or connection.choked or size > min(self.window, connection.window, connection.max_frame):
+        blocked = self._unsent or self._last is not None or connection.choked
+        if blocked or size > self.window or size > connection.window or size > connection.max_frame:
             connection.write(out)
             self._unsent += data
             self._last = last
@@ -308,8 +309,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         """Send, where the peer is not gone already."""
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        transport = self._transport
+        if not transport.is_closing():
+            transport.write(data)
 
     def pause_writing(self) -> None:
         self.choked = True
@@ -670,7 +672,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def useful(self) -> None:
         """A message was answered well."""
-        self._debt = max(0, self._debt - _PAID_BY_MESSAGE)
+        if self._debt:
+            self._debt = max(0, self._debt - _PAID_BY_MESSAGE)
 
     def reset(self, id: int, code: Error) -> None:
         """End a stream, whatever its peer is about to do."""

@@ -11,7 +11,7 @@ COMPILE := compile --quiet --python-version 3.11 --generate-hashes --no-emit-ind
 LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 # PostgreSQL's and the data's wheels are wanted for their files only; services come before dev, which includes them.
 ALONE := requirements/postgres requirements/cdnow
-FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys
+FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys http2
 
 .PHONY: help native try-native up down status logs clean demo test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate verify verify-controls lock lock-jars services dev
 

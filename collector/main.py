@@ -9,16 +9,15 @@ import socket
 import sys
 from pathlib import Path
 
-import grpc
 import structlog
 import uvloop
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from collector import fast, line, workers
+from collector import fast, http2, line, workers
 from collector.accept import Limits
 from collector.admission import Admission
 from collector.http import Bounds, Server
+from collector.http2.calls import Service
+from collector.http2.standard import Health, Reflection
 from collector.intake import Intake
 from collector.keywatch import KeyWatch
 from collector.outbox import SHARE, Outbox
@@ -29,7 +28,7 @@ from collector.senders import Senders
 from collector.settings import CollectorSettings
 from collector.spool import Spool
 from collector.spool_files import SpoolFiles
-from collector.tls import rpc_credentials, server_context
+from collector.tls import server_context
 from collector.v1 import collector_pb2
 from headrace.observability import set_up_logging
 from headrace.protobuf import Messages
@@ -40,7 +39,6 @@ _GRACE = 5.0  # seconds that requests get, over Kafka's deadline, when the colle
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of <malloc.h>
 _ARENAS = 2
-_READ_BYTES = 65_536  # that gRPC reads of a connection at once: it would go up to 4 MB, of which a small part may hold the whole
 _OWN_PAGES = 65_536  # bytes from which on
 
 _log = structlog.get_logger()
@@ -66,7 +64,7 @@ async def serve(settings: CollectorSettings, registry: Registry, messages: Messa
     intake = Intake(registry, limits, senders, outbox, Admission(settings.max_held_bytes), fast=_fast(settings.native, registry, limits))
 
     rests = _rests(settings, intake)
-    rpc, status = _rpc(settings, intake, messages)
+    rpc, rpc_listener, health = _rpc(settings, intake, messages)
     stop = asyncio.Event()
     if workers.number():
         workers.on_orphaned(stop)
@@ -79,16 +77,16 @@ async def serve(settings: CollectorSettings, registry: Registry, messages: Messa
     stopped, looked = asyncio.create_task(stop.wait()), asyncio.create_task(outbox.looked.wait())
     # Until then connections wait in the backlog: a 503 only because it has just started would be none that the sender can learn from.
     await asyncio.wait([*tasks, stopped, looked], return_when=asyncio.FIRST_COMPLETED)
-    tasks.append(asyncio.create_task(_tell(status, outbox)))
+    tasks.append(asyncio.create_task(_tell(health, outbox)))
     for rest, listener in rests:
         await rest.start(listener)
-    await rpc.start()
+    await rpc.start(rpc_listener)
     native = intake.fast is not None
     _log.info("collector serves", host=settings.bind_host, rest_port=settings.rest_port, grpc_port=settings.grpc_port, native=native)
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
 
     _log.info("collector stops")
-    await status.enter_graceful_shutdown()
+    health.stop()
     grace = settings.deadline_seconds + _GRACE
     await asyncio.gather(rpc.stop(grace), *(rest.stop(grace) for rest, _ in rests))
     await outbox.close()
@@ -151,36 +149,29 @@ def _rests(settings: CollectorSettings, intake: Intake) -> list[tuple[Server, so
     return servers
 
 
-def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", settings.max_request_bytes),
-            ("grpc.max_allowed_incoming_connections", settings.max_grpc_connections),
-            ("grpc.so_reuseport", int(bool(workers.number()))),
-            ("grpc.experimental.tcp_max_read_chunk_size", _READ_BYTES),
-            ("grpc.http2.bdp_probe", 0),  # it would let what arrives of a message that nobody reads yet grow to megabytes
-        ],
-        maximum_concurrent_rpcs=settings.max_grpc_calls,
+def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tuple[http2.Server, socket.socket, Health]:
+    bounds = http2.Bounds(
+        message_bytes=settings.max_request_bytes,
+        connections=settings.max_grpc_connections,
+        calls=settings.max_grpc_calls,
+        receive_seconds=settings.receive_seconds,
+        idle_seconds=settings.idle_seconds,
     )
-    server.add_generic_rpc_handlers((Rpc(intake, messages).handler(),))
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    messages.serve(collector_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server, messages.pool)
-    where = f"{settings.bind_host}:{settings.grpc_port}"
-    try:
-        server.add_secure_port(where, rpc_credentials(*settings.tls)) if settings.tls else server.add_insecure_port(where)
-    except RuntimeError:
-        raise OSError(f"cannot listen on {where} (settings BIND_HOST, COLLECTOR_GRPC_PORT)") from None
-    return server, status
+    messages.serve(collector_pb2.DESCRIPTOR)
+    health = Health()
+    methods = Rpc(intake, messages).methods | health.methods | Reflection((SERVICE,), messages).methods
+    listener = workers.listen(
+        settings.bind_host, settings.grpc_port, "COLLECTOR_GRPC_PORT", shared=bool(workers.number()), backlog=_BACKLOG
+    )
+    tls = server_context(*settings.tls, protocol="h2") if settings.tls else None
+    return http2.Server(Service(methods, bounds).stream, bounds, intake.admission, tls), listener, health
 
 
-async def _tell(status: health.aio.HealthServicer, outbox: Outbox) -> None:
+async def _tell(health: Health, outbox: Outbox) -> None:
     """Keep gRPC's health service in step with what `/readyz` says."""
     while True:
-        state = health_pb2.HealthCheckResponse.NOT_SERVING if outbox.problem else health_pb2.HealthCheckResponse.SERVING
         for name in ("", SERVICE):
-            await status.set(name, state)
+            health.set(name, serving=not outbox.problem)
         await asyncio.sleep(1)
 
 
@@ -194,7 +185,7 @@ def _quieten_gc() -> None:
 def _give_memory_back() -> None:
     """Let bodies lie in pages of their own, which go back when they are freed: glibc's heap would keep the most there ever was.
 
-    And let gRPC's threads share few heaps, of which each would keep its own.
+    And let threads share few heaps, of which each would keep its own.
     """
     with contextlib.suppress(AttributeError):  # another C library
         library = ctypes.CDLL(None)

@@ -2,17 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Coroutine, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
-import grpc
 import msgspec
 import structlog
 from google.protobuf.message import DecodeError
 
 from collector import metrics
 from collector.accept import Outcome, Sending, SentEvent, TooMany, Unreadable, accept
+from collector.http2.calls import Caller, Code, Method, Place, Refusal
 from collector.intake import Intake, Taken
 from collector.quota import OverQuota
 from collector.reading import check_count
@@ -23,122 +23,104 @@ from headrace.protobuf import Messages
 
 SERVICE = "headrace.collector.v1.Collector"
 
+_RETRY_AFTER = (("retry-after", "2"),)
+_UNKNOWN = Refusal(Code.UNAUTHENTICATED, "no known write key: send it as metadata `authorization: Bearer <write key>`")
+
 _log = structlog.get_logger()
 
-Context = grpc.aio.ServicerContext[Any, Any]
 
-_AHEAD = 8  # batches of a stream that are taken and not answered yet, besides two on their way between
+class _Sender(NamedTuple):
+    """What follows from a caller's metadata, as long as the write keys do not change."""
 
-
-class _Refusal(NamedTuple):
-    """How a call ends that is not answered well."""
-
-    code: grpc.StatusCode
-    problem: str
-    trailer: tuple[tuple[str, str], ...] = ()
-
-
-_UNKNOWN = _Refusal(grpc.StatusCode.UNAUTHENTICATED, "no known write key: send it as metadata `authorization: Bearer <write key>`")
-
-
-async def _told(answer: bytes | _Refusal, context: Context) -> bytes:
-    if isinstance(answer, _Refusal):
-        await context.abort(answer.code, answer.problem, answer.trailer)
-    return answer
+    keys_of: int  # Senders.changes
+    key: Key | None
+    agent: str | None
 
 
 class Rpc:
-    """The methods of `headrace.collector.v1.Collector`. Requests and replies are taken and given as bytes."""
+    """The methods of `headrace.collector.v1.Collector`."""
 
     def __init__(self, intake: Intake, messages: Messages) -> None:
         self._intake = intake
         self._messages = messages
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """For a server: gRPC's own reading of messages is left out, since native code reads most of them."""
-        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Publish": grpc.unary_unary_rpc_method_handler(self.publish),
-            "PublishStream": grpc.stream_stream_rpc_method_handler(self.publish_stream),
+    @property
+    def methods(self) -> dict[str, Method]:
+        """Its methods by their paths: one batch, or batch after batch."""
+        return {
+            f"/{SERVICE}/Publish": Method(self.publish, refuses=self._refuses),
+            f"/{SERVICE}/PublishStream": Method(self.publish, streams=True, refuses=self._refuses),
         }
-        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    async def publish(self, request: bytes, context: Context) -> bytes:
-        """One batch."""
-        return await _told(await self._publish(request, _Caller(context)), context)
-
-    async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """Batch after batch, answered in their order.
-
-        A few are taken before the first of them is durable; then no more is read, which is the flow control.
-        """
-        caller = _Caller(context)
-        if self._intake.senders.known(caller.write_key) is None:  # at once, and not only with the first batch
-            await _told(_UNKNOWN, context)
-        taken: asyncio.Queue[asyncio.Task[bytes | _Refusal] | None] = asyncio.Queue(_AHEAD)
-
-        async def take() -> None:
-            try:
-                async for request in requests:
-                    await taken.put(asyncio.create_task(self._publish(request, caller)))
-            finally:
-                await taken.put(None)
-
-        taking = asyncio.create_task(take())
-        try:
-            while (one := await taken.get()) is not None:
-                yield await _told(await one, context)
-            await taking
-        finally:
-            taking.cancel()
-            while not taken.empty():
-                if one := taken.get_nowait():
-                    one.cancel()
-
-    async def _publish(self, body: bytes, caller: "_Caller") -> "bytes | _Refusal":
+    def publish(self, body: bytes, caller: Caller, place: Place) -> None:
+        """Take one batch. Where all its events are surely good, no task waits for Kafka."""
         started = time.perf_counter()
-        answer: bytes | _Refusal
-        key = self._intake.senders.known(caller.write_key)  # a key may be revoked while a stream is open
-        if key is None:
-            return _UNKNOWN
-        sending = self._intake.sending("grpc", key, caller.address, caller.agent, "grpc")
+        intake, sender = self._intake, self._sender(caller)
+        if sender.key is None:  # it may be revoked while a stream is open
+            self._told(place, started, _UNKNOWN)
+            return
+        sending = intake.sending("grpc", sender.key, caller.address, sender.agent, "grpc")
+        outcome = intake.fast.protobuf(body, self._event, sending) if intake.fast else None
+        if outcome is None or outcome.rejected or not outcome.messages or not intake.outbox.takes(outcome.messages):
+            answer = self._answer(body, outcome, sender.key, sending)
+            task = asyncio.get_running_loop().create_task(self._answered(answer, place, started))
+            place.stop = task.cancel  # which also holds it
+            return
+        count = len(outcome.messages)
         try:
-            with self._intake.admission.request() as share:  # until the answer: gRPC holds the request that long
-                share.take(len(body))
-                answer = _reply(await self._taken(body, key, sending))
-        except Invalid as invalid:
-            answer = _Refusal(grpc.StatusCode.INVALID_ARGUMENT, invalid.detail)
-        except TooMany as error:
-            answer = _Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except OverQuota as error:
-            answer = _Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), (("retry-after", str(error.retry_after)),))
-        except Unavailable as error:
-            answer = _Refusal(grpc.StatusCode.UNAVAILABLE, f"{error}: send it again")
-        except Exception:
-            _log.exception("a request could not be served", protocol="grpc")
-            answer = _Refusal(grpc.StatusCode.INTERNAL, "the collector failed: send it again")
-        metrics.requests("grpc", answer.code.name if isinstance(answer, _Refusal) else "OK").inc()
-        metrics.latency("grpc").observe(time.perf_counter() - started)
-        return answer
+            intake.charge(sender.key, count, len(body))
+        except OverQuota as over:
+            self._told(place, started, _refusal(over))
+        else:
+            intake.begin(outcome.messages, "grpc", partial(self._written, place, started, count))
 
-    async def _taken(self, body: bytes, key: Key, sending: Sending) -> Taken:
+    def _written(self, place: Place, started: float, count: int, problem: Unavailable | None) -> None:
+        self._told(place, started, _accepted(count) if problem is None else _refusal(problem))
+
+    async def _answered(self, answer: Coroutine[Any, Any, bytes | Refusal], place: Place, started: float) -> None:
+        self._told(place, started, await answer)
+
+    async def _answer(self, body: bytes, outcome: Outcome | None, key: Key, sending: Sending) -> bytes | Refusal:
+        try:
+            return _reply(await self._taken(body, outcome, key, sending))
+        except Exception as problem:
+            return _refusal(problem)
+
+    async def _taken(self, body: bytes, outcome: Outcome | None, key: Key, sending: Sending) -> Taken:
         """Raises Invalid where `body` is no PublishRequest; its bytes are a dead letter then."""
         try:
-            writing = self._begun(body, key, sending)
+            outcome = outcome or self._ordinary(body, sending)
         except Invalid as problem:
             self._intake.charge(key, 1, len(body))
             await self._intake.refuse_body(problem, body, sending)
             raise
-        return await writing
-
-    def _begun(self, body: bytes, key: Key, sending: Sending) -> Awaitable[Taken]:
-        fast = self._intake.fast
-        outcome = (fast.protobuf(body, self._event, sending) if fast else None) or self._ordinary(body, sending)
         self._intake.charge(key, len(outcome.messages) + len(outcome.rejected), len(body))
-        return self._intake.take(outcome, sending)
+        return await self._intake.take(outcome, sending)
+
+    def _told(self, place: Place, started: float, answer: bytes | Refusal) -> None:
+        metrics.requests("grpc", answer.code.name if isinstance(answer, Refusal) else "OK").inc()
+        metrics.latency("grpc").observe(time.perf_counter() - started)
+        place(answer)
+
+    def _refuses(self, caller: Caller) -> Refusal | None:
+        """At once, and not only with the first batch."""
+        if self._sender(caller).key is not None:
+            return None
+        metrics.requests("grpc", _UNKNOWN.code.name).inc()
+        return _UNKNOWN
+
+    def _sender(self, caller: Caller) -> _Sender:
+        sender: _Sender | None = caller.note
+        if sender is None or sender.keys_of != self._intake.senders.changes:
+            authorization, agent = (_text(caller.metadata.get(name)) for name in (b"authorization", b"user-agent"))
+            senders = self._intake.senders
+            key = senders.known(write_key_of(authorization)) if authorization else None
+            sender = caller.note = _Sender(senders.changes, key, agent)
+        return sender
 
     def _ordinary(self, body: bytes, sending: Sending) -> Outcome:
         try:
-            events = pb.PublishRequest.FromString(body).events
+            events: Sequence[pb.Event] = pb.PublishRequest.FromString(body).events
         except DecodeError:
             raise Invalid(Reason.UNPARSEABLE, "the request is not a headrace.collector.v1.PublishRequest") from None
         check_count(len(events), sending.limits)
@@ -149,15 +131,22 @@ class Rpc:
         return event_of(pb.Event.FromString(text), self._intake.limits.event_bytes, self._messages)
 
 
-class _Caller:
-    """Who calls, as its metadata and its connection say."""
+def _refusal(problem: Exception) -> Refusal:
+    match problem:
+        case Invalid():
+            return Refusal(Code.INVALID_ARGUMENT, problem.detail)
+        case TooMany():
+            return Refusal(Code.INVALID_ARGUMENT, str(problem))
+        case OverQuota():
+            return Refusal(Code.RESOURCE_EXHAUSTED, str(problem), (("retry-after", str(problem.retry_after)),))
+        case Unavailable():
+            return Refusal(Code.UNAVAILABLE, f"{problem}: send it again", _RETRY_AFTER)
+    _log.error("a request could not be served", protocol="grpc", exc_info=problem)
+    return Refusal(Code.INTERNAL, "the collector failed: send it again")
 
-    def __init__(self, context: Context) -> None:
-        metadata = dict(context.invocation_metadata() or ())
-        authorization, agent = metadata.get("authorization", ""), metadata.get("user-agent")
-        self.write_key = write_key_of(authorization) if isinstance(authorization, str) else None
-        self.agent = agent if isinstance(agent, str) else None
-        self.address = _address(context.peer())
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "replace")
 
 
 def event_of(one: pb.Event, max_bytes: int, messages: Messages) -> SentEvent | Unreadable:
@@ -192,14 +181,15 @@ def _of_message(event: SentEvent, one: pb.Event, max_bytes: int, messages: Messa
     return event
 
 
+@lru_cache(maxsize=1024)
+def _accepted(count: int) -> bytes:
+    return pb.PublishReply(accepted=count).SerializeToString()
+
+
 def _reply(taken: Taken) -> bytes:
+    if not taken.rejected:
+        return _accepted(taken.accepted)
     rejected = [
         pb.Rejected(index=one.index, id=one.letter.id or "", reason=one.letter.reason, detail=one.letter.detail) for one in taken.rejected
     ]
     return pb.PublishReply(accepted=taken.accepted, rejected=rejected).SerializeToString()
-
-
-def _address(peer: str) -> str | None:
-    """The address in gRPC's name of a peer, such as `ipv4:127.0.0.1:40000` or `ipv6:%5B::1%5D:40000`."""
-    kind, _, rest = peer.partition(":")
-    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None

@@ -3,14 +3,13 @@
 import ssl
 from pathlib import Path
 
-import grpc
 
-
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """What REST is served with: TLS 1.2 or later, HTTP/1.1. Raises OSError with one line where the pair cannot be used."""
+def server_context(certificate: Path, key: Path, *, protocol: str = "http/1.1") -> ssl.SSLContext:
+    """TLS 1.2 or later, for a protocol as ALPN names it (h2 is gRPC's). Raises OSError with one line where the pair cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION  # RFC 9113, 9.2.1
+    context.set_alpn_protocols([protocol])
     for setting, path in (("COLLECTOR_TLS_CERT_FILE", certificate), ("COLLECTOR_TLS_KEY_FILE", key)):
         _read(path, setting)
     try:
@@ -21,12 +20,6 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
             f"TLS: {certificate} and {key}: {why} ({error.reason or error}) (settings COLLECTOR_TLS_CERT_FILE, COLLECTOR_TLS_KEY_FILE)"
         ) from None
     return context
-
-
-def rpc_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
-    """What gRPC is served with; its library takes nothing below TLS 1.2. Raises OSError as `server_context` does."""
-    server_context(certificate, key)  # gRPC says nothing of a pair that it cannot use
-    return grpc.ssl_server_credentials([(_read(key, "COLLECTOR_TLS_KEY_FILE"), _read(certificate, "COLLECTOR_TLS_CERT_FILE"))])
 
 
 def _read(path: Path, setting: str) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import atheris
 import brotli
+import hpack
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -29,6 +30,7 @@ with atheris.instrument_imports(include=["collector", "headrace"]):
     from headrace import dead_letter, event
     from headrace.dead_letter import Invalid
     from headrace.registry import Registry
+    from tests.http2_peer import PREFACE, Wire, fields, message, split
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = Registry.load(ROOT / "schemas")
@@ -170,6 +172,17 @@ def _fine(body: bytes) -> bool:
     return body.startswith(b"{") and deep(value) <= LIMITS.depth
 
 
+def http2(body: bytes) -> None:
+    """What follows on the preface; the first byte says in pieces of which size. Whatever it is, the connection ends with nothing held."""
+    wire, size = Wire(), max(1, body[0] if body else 1)
+    wire.feed(PREFACE)
+    for start in range(1, len(body), size):
+        wire.feed(body[start : start + size])
+    if not wire.closed:
+        wire.close()
+    assert (wire.server.admission.bytes, wire.server.calls, wire.connection.streams) == (0, 0, {})
+
+
 def _seeds() -> Iterator[tuple[str, bytes]]:
     yield "cloudevents", json.dumps([EVENT, EVENT]).encode()
     yield "cloudevents", json.dumps(EVENT, ensure_ascii=False).encode()
@@ -186,11 +199,17 @@ def _seeds() -> Iterator[tuple[str, bytes]]:
     yield "inflate", brotli.compress(b'{"a":123}')
     for packed in ("H4sIAAAAAAACA6tWKkksLlayUsoqzs9Tqo0FAKqzRnERAAAA", "eJyrVspMUbJSMlSqBQARdQLJ", "KLUv/SAJSQAAeyJhIjoxMjN9"):
         yield "inflate", base64.b64decode(packed)
+    encoder = hpack.Encoder()
+    for stream, path in ((1, "/t/Stream"), (3, "/t/Echo")):
+        head = b"\0\0%c\x01\x04\0\0\0%c"
+        block = encoder.encode(fields(path, ("grpc-encoding", "gzip"), ("grpc-timeout", "5S")))
+        yield "http2", b"\xff" + head % (len(block), stream) + block + split(message(b"x") * 3, stream, end=True)
+        yield "http2", b"\x05" + head % (len(block), stream) + block + split(message(b"x" * 50)[:-1], stream, end=False)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "cloudevents": cloudevents_, "segment": segment_, "otlp_json": otlp_json, "otlp_protobuf": otlp_protobuf, "inflate": inflate_,
-    "write_key": write_key, "binary": binary, "keys": keys,
+    "write_key": write_key, "binary": binary, "keys": keys, "http2": http2,
 }  # fmt: skip
 
 

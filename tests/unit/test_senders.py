@@ -15,7 +15,7 @@ from collector.accept import Limits, Outcome, Sending, accept
 from collector.keywatch import KeyWatch
 from collector.quota import OverQuota, Rates
 from collector.reading import read_batch, read_one
-from collector.rpc import _address, event_of
+from collector.rpc import event_of
 from collector.senders import Key, Senders
 from collector.v1 import collector_pb2 as pb
 from headrace import event, keyfile, keys
@@ -279,9 +279,6 @@ def varint(number: int) -> bytes:
 # ---- the client's address
 def test_an_address_has_one_pseudonym_by_every_way() -> None:
     one, key = KNOWN, known(KNOWN, "ready-made")
-    assert _address("ipv4:192.0.2.7:40000") == "192.0.2.7"
-    assert _address("ipv6:%5B2001:db8::1%5D:40000") == _address("ipv6:[2001:db8::1]:40000") == "2001:db8::1"
-    assert _address("unix:socket") is None
 
     def client(protocol: str, address: str | None) -> str | None:
         return one.receipt(protocol, key, address, None).client

@@ -1,6 +1,7 @@
 """TLS as the collector serves it: real handshakes, with certificates made on the spot."""
 
 import asyncio
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
-from collector.tls import rpc_credentials, server_context
+from collector import http2
+from collector.admission import Admission
+from collector.http2 import frames
+from collector.http2.calls import Method, Service
+from collector.tls import server_context
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +79,19 @@ def test_rest_speaks_nothing_older_and_shows_its_own_certificate(folder: Path) -
 
 def test_grpc_speaks_tls(folder: Path) -> None:
     async def call(root: Path) -> bytes:
-        class Echo(grpc.GenericRpcHandler):
-            def service(self, _: grpc.HandlerCallDetails) -> Any:
-                async def echo(request: bytes, _: object) -> bytes:
-                    return request
-
-                return grpc.unary_unary_rpc_method_handler(echo)
-
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((Echo(),))
-        port = server.add_secure_port("127.0.0.1:0", rpc_credentials(folder / "a.crt", folder / "a.key"))
-        await server.start()
+        bounds = http2.Bounds()
+        service = Service({"/x/y": Method(lambda body, _, place: place(body))}, bounds)
+        server = http2.Server(
+            service.stream, bounds, Admission(1_000_000), server_context(folder / "a.crt", folder / "a.key", protocol="h2")
+        )
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        await server.start(listener)
         try:
             async with grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(root.read_bytes())) as channel:
                 said: Any = channel.unary_unary("/x/y")
+                large = b"hello" * 50_000
+                assert bytes(await said(large)) == large
                 return bytes(await said(b"hello"))
         finally:
             await server.stop(0)
@@ -96,6 +100,28 @@ def test_grpc_speaks_tls(folder: Path) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         asyncio.run(call(folder / "b.crt"))
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_who_does_not_ask_for_http2_is_sent_away(folder: Path) -> None:
+    async def said(*protocols: str) -> bytes:
+        bounds = http2.Bounds()
+        server = http2.Server(
+            Service({}, bounds).stream, bounds, Admission(0), server_context(folder / "a.crt", folder / "a.key", protocol="h2")
+        )
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        await server.start(listener)
+        client = ssl.create_default_context(cafile=folder / "a.crt")
+        client.set_alpn_protocols(protocols)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="localhost")
+        writer.write(frames.PREFACE + frames.settings({}))
+        got = await reader.read(9)
+        writer.close()
+        await server.stop(0)
+        return got
+
+    assert asyncio.run(said("http/1.1")) == b""
+    assert asyncio.run(said("h2"))[3] == frames.SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -111,8 +137,7 @@ def test_grpc_speaks_tls(folder: Path) -> None:
     ],
 )
 def test_a_pair_that_cannot_be_used_is_one_sentence(folder: Path, certificate: str, key: str, says: str) -> None:
-    for use in (server_context, rpc_credentials):
-        with pytest.raises(OSError, match=r"^TLS: ") as caught:
-            use(folder / certificate, folder / key)
-        assert says in str(caught.value)
-        assert "\n" not in str(caught.value)
+    with pytest.raises(OSError, match=r"^TLS: ") as caught:
+        server_context(folder / certificate, folder / key)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

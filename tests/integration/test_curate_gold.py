@@ -125,11 +125,14 @@ def test_gold_holds_what_silver_holds_and_a_second_build_changes_nothing(lake: W
     lake.build()
     assert lake.snapshots() == before
 
-    # What comes late changes the rows that it belongs to: a first purchase, a version in the middle, a page that joins two sessions.
+    # What comes late is read alone, and changes the rows that it belongs to: a first purchase, a version in the middle, a page that joins
+    # two sessions.
     lake.silver.append("purchase", [event("late", "c1", "1996-12-31 00:00:00", quantity=1, amount_usd=5.0)])
     lake.silver.append("identify", [event("i5", "c1", "2026-11-20 12:30:00", "website", plan="free")])
     lake.silver.append("page_view", [event("v4", "c1", "2026-11-20 10:40:00", "website", url="https://x/c", path="/c", session_id="s1")])
     lake.build()
+    for model in ("fact_purchase", "fact_session", "mart_daily_sales"):
+        assert "table_changes(" in lake.compiled(model), f"{model} read all"
     days = lake.rows("mart_daily_sales", "sales_date")
     assert [days[day]["new_customers"] for day in (date(1996, 12, 31), date(1997, 1, 1))] == [1, 1]
     assert date(1996, 12, 1) in lake.rows("dim_date", "date_day")

@@ -102,7 +102,7 @@ def summary(session: list[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "ended_at": session[-1]["time"],
         "started_on": session[0]["time"].date(),
-        "duration_seconds": int((session[-1]["time"] - session[0]["time"]).total_seconds()),
+        "duration_seconds": round((session[-1]["time"] - session[0]["time"]).total_seconds()),
         "customer_id": next((each["subject"] for each in reversed(session) if each["subject"]), None),
         "events": len(session),
         **{name: sum(each["type"] in types for each in session) for name, types in COUNTED.items()},

@@ -66,6 +66,10 @@ class Warehouse:
         command = [str(ROOT / ".runtime/venvs/dbt/bin/dbt"), *arguments, "--vars", variables]
         return subprocess.run(command, cwd=ROOT, env={**os.environ, **own}, capture_output=True, text=True, timeout=800, check=False)
 
+    def compiled(self, model: str) -> str:
+        """The SQL of a model, as it was last run."""
+        return (self._output / "compiled/headrace/gold" / f"{model}.sql").read_text()
+
     def build(self, *arguments: str) -> None:
         """`dbt build`, which must succeed."""
         built = self.dbt("build", *arguments)

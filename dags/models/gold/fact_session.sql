@@ -67,7 +67,7 @@ select
     {% endif %}
     s.ended_at,
     cast(s.started_at as date) as started_on,
-    date_diff('second', s.started_at, s.ended_at) as duration_seconds,
+    cast(round(to_unixtime(s.ended_at) - to_unixtime(s.started_at)) as bigint) as duration_seconds,
     s.source,
     s.visitor_key,
     s.session_id,

@@ -13,7 +13,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 ALONE := requirements/postgres requirements/cdnow
 FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys http2
 
-.PHONY: help native try-native up down status logs clean demo test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate verify verify-controls lock lock-jars services dev
+.PHONY: help native try-native up down status logs clean demo docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate verify verify-controls lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ clean: ## Stop, and remove all data (YES=1: do not ask; ALL=1: what was fetched 
 
 demo: services ## Send real events through the running platform and account for every one
 	@$(PYTHON) -m cli demo
+
+docs: services ## Build the documentation of the gold tables (dbt) and serve it on DOCS_PORT
+	@$(PYTHON) -m cli docs
 
 test: dev native ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
 	@$(PYTHON) -m tests.run $(ARGS)

@@ -8,6 +8,7 @@ from confluent_kafka import KafkaException
 from cli import events, keys, schemas
 from cli.demo import demo
 from cli.dlq import commands as dlq
+from cli.docs import docs
 from cli.doctor import doctor
 from cli.sql import sql
 from cli.topics import topics
@@ -21,6 +22,7 @@ app.command()(topics)
 app.command()(doctor)
 app.command()(demo)
 app.command()(sql)
+app.command()(docs)
 
 
 def main() -> None:

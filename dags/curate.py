@@ -11,8 +11,8 @@ DOC = """
 1. **silver** (PySpark, `dags/curation/`): reads what `lake.bronze` gained since the last run, checks it, drops repetitions, and writes
    one typed table for each event type, `silver.events` (one row for each identity), `silver.quarantine` (refused, with the reason) and
    `silver.dead_letters`. Its log ends with one line of JSON: how many events were read, inserted, duplicates, conflicts, quarantined.
-2. **gold** (dbt on Trino, `dags/models/`): `fact_purchase`, `dim_customer`, `dim_date`, `mart_daily_sales` and `customer_features`, and
-   the tests of what they hold.
+2. **gold** (dbt on Trino, `dags/models/`): facts, dimensions, marts and `customer_features` (`docs/gold.md`), and the tests of what
+   they hold.
 
 Both are safe to run again, and to be killed: a second run changes nothing, the next run mends what one left half done.
 `CURATION_SCHEDULE` in `.env` says how often it runs. After a change of a model's columns trigger it with **full_refresh**.

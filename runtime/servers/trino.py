@@ -77,7 +77,12 @@ class Trino:
                 ready=lambda: answers(place),
                 after=("postgres",),
                 prepare=lambda: _make_catalog(place),
-                environment={"MALLOC_ARENA_MAX": "2", **jdbc_settings(place.env["LAKE_CATALOG_URL"]), **_elasticsearch(place.env)},
+                environment={
+                    "MALLOC_ARENA_MAX": "2",
+                    "TRINO_SPILL_DIR": str(data / "spill"),
+                    **jdbc_settings(place.env["LAKE_CATALOG_URL"]),
+                    **_elasticsearch(place.env),
+                },
                 directory=data,
                 ports={"http": "TRINO_PORT"},
                 url=address,

@@ -1,13 +1,25 @@
-"""The lake, as the tests of the batch loader look at it."""
+"""The lake, as the tests look at it."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
+from dags.curation import plan
 from headrace import lake
 from headrace.settings import Settings
+
+_SCHEMAS = Path(__file__).parents[2] / "schemas"
+_SCALARS = {"string": pa.string(), "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(), "date": pa.date32()}
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+_ATTRIBUTES = dict.fromkeys(("time", "received_at", "enriched_at", "loaded_at"), _TIMESTAMP) | {
+    "kafka_partition": pa.int32(),
+    "kafka_offset": pa.int64(),
+}
 
 
 class LakeOnly(lake.LakeSettings, Settings):
@@ -42,3 +54,40 @@ def namespace() -> Iterator[str]:
     name = f"bronze_test_{uuid.uuid4().hex[:8]}"
     yield name
     drop(name)
+
+
+class Silver:
+    """The typed tables of silver, as curation makes them from the tracking plan, in a namespace of their own: written without Spark."""
+
+    def __init__(self, namespace: str) -> None:
+        self._catalog, self._namespace = catalog(), namespace
+        self._catalog.create_namespace(namespace)
+        self._schemas = {name: _columns(table) for name, table in plan.tables(plan.read_plan(_SCHEMAS)).items()}
+        for name, schema in self._schemas.items():
+            self._catalog.create_table((namespace, name), schema)
+
+    def append(self, type: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to the table of an event type, in one commit; a column that a row does not name is null."""
+        table = pa.Table.from_pylist([{"type": type, **row} for row in rows], schema=self._schemas[type])
+        self._catalog.load_table((self._namespace, type)).append(table)
+
+    def close(self) -> None:
+        """Remove the tables."""
+        drop(self._namespace)
+        self._catalog.close()
+
+
+def _columns(table: plan.Table) -> pa.Schema:
+    attributes = [(name, _ATTRIBUTES.get(name, pa.string())) for name in plan.ATTRIBUTES]
+    return pa.schema([*attributes, *((each.column, _arrow(each.type)) for each in table.columns)])
+
+
+def _arrow(type: plan.ColumnType) -> pa.DataType:
+    match type:
+        case plan.Array(of):
+            return pa.list_(_arrow(of))
+        case plan.Struct(fields):
+            return pa.struct([(each.column, _arrow(each.type)) for each in fields])
+        case plan.Scalar("timestamp"):
+            return _TIMESTAMP
+    return _SCALARS[type.name]

@@ -1,116 +1,80 @@
 """Silver to gold with the real dbt and Trino, in schemas of its own in the lake."""
 
-import json
-import os
-import subprocess
-import uuid
-from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from trino.dbapi import Connection, connect
 
-ROOT = Path(__file__).parent.parent.parent
-MOMENT = "timestamp(6) with time zone"
-PURCHASE = f"""id varchar, source varchar, subject varchar, time {MOMENT}, order_id varchar, session_id varchar, quantity bigint,
-    amount_usd double, enrichment varchar, received_at {MOMENT}, loaded_at {MOMENT}"""
-IDENTIFY = f"id varchar, source varchar, subject varchar, time {MOMENT}, email varchar, plan varchar, created_at {MOMENT}"
-TABLES = ("fact_purchase", "dim_customer", "dim_date", "mart_daily_sales", "customer_features")
+from tests.integration.warehouse import Warehouse, warehouse
 
-
-class Warehouse:
-    """A silver and a gold schema of our own, and dbt run on them."""
-
-    def __init__(self, connection: Connection, output: Path) -> None:
-        name = uuid.uuid4().hex[:12]
-        self.silver, self.gold = f"test_silver_{name}", f"test_gold_{name}"
-        self._connection = connection
-        self._output = output
-
-    def sql(self, statement: str) -> list[list[Any]]:
-        """The rows of a statement, in which {silver} and {gold} stand for our schemas."""
-        cursor = self._connection.cursor()
-        cursor.execute(statement.format(silver=f"lake.{self.silver}", gold=f"lake.{self.gold}"))
-        rows: list[list[Any]] = cursor.fetchall()
-        return rows
-
-    def rows(self, table: str, key: str) -> dict[Any, dict[str, Any]]:
-        """The rows of a gold table by the column `key`, of which each value must be there once."""
-        cursor = self._connection.cursor()
-        cursor.execute(f"SELECT * FROM lake.{self.gold}.{table}")
-        rows = [dict(zip((column[0] for column in cursor.description), row, strict=True)) for row in cursor.fetchall()]
-        assert len({row[key] for row in rows}) == len(rows)
-        return {row[key]: row for row in rows}
-
-    def snapshots(self) -> dict[str, list[int]]:
-        """Every snapshot of every gold table."""
-        return {table: [row[0] for row in self.sql(f'SELECT snapshot_id FROM {{gold}}."{table}$snapshots"')] for table in TABLES}
-
-    def buy(self, id: str, customer: str, time: str, quantity: int, amount: float, **others: str) -> None:
-        """Add a purchase to silver."""
-        source, enrichment = others.get("source", "cdnow"), others.get("enrichment", "{{}}")
-        loaded = f"TIMESTAMP '{others.get('loaded', '2026-11-21 12:00:00')} UTC'"
-        self.sql(
-            f"""INSERT INTO {{silver}}.purchase VALUES ('{id}', '{source}', '{customer}', TIMESTAMP '{time} UTC', NULL, NULL, {quantity},
-            DOUBLE '{amount}', '{enrichment}', {loaded}, {loaded})"""
-        )
-
-    def build(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`dbt build`."""
-        project, output = str(ROOT / "dags/models"), str(self._output)
-        dbt: Mapping[str, str] = {
-            "DBT_PROJECT_DIR": project,
-            "DBT_PROFILES_DIR": project,
-            "DBT_TARGET_PATH": output,
-            "DBT_LOG_PATH": output,
-            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-            "DBT_VERSION_CHECK": "false",
-            "DBT_USE_COLORS": "false",
-        }
-        variables = json.dumps({"silver_schema": self.silver, "gold_schema": self.gold})
-        command = [str(ROOT / ".runtime/venvs/dbt/bin/dbt"), "build", "--vars", variables, *arguments]
-        return subprocess.run(command, cwd=ROOT, env={**os.environ, **dbt}, capture_output=True, text=True, timeout=280, check=False)
+pytestmark = pytest.mark.timeout(1800)  # several builds
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+TABLES = (
+    *("customer_features", "customer_features_by_day", "dim_customer", "dim_product", "fact_activity", "fact_page_view"),
+    *("fact_purchase", "fact_session", "mart_daily_sales", "mart_funnel", "mart_retention"),
+)  # and dim_date
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path) -> Iterator[Warehouse]:
-    address = urlsplit(os.environ["TRINO_URL"])
-    connection = connect(host=address.hostname, port=address.port, user=os.environ["TRINO_USER"])  # type: ignore[no-untyped-call]
-    made = Warehouse(connection, tmp_path)
-    made.sql("CREATE SCHEMA {silver}")
-    made.sql(f"CREATE TABLE {{silver}}.purchase ({PURCHASE})")
-    made.sql(f"CREATE TABLE {{silver}}.identify ({IDENTIFY})")
-    yield made
-    for schema in (made.silver, made.gold):
-        made.sql(f"DROP SCHEMA IF EXISTS lake.{schema} CASCADE")
-    connection.close()
+def lake(tmp_path: Path) -> Iterator[Warehouse]:
+    with warehouse(tmp_path) as made:
+        yield made
 
 
-@pytest.mark.timeout(900)
-def test_gold_holds_what_silver_holds_and_a_second_build_changes_nothing(warehouse: Warehouse) -> None:
-    built = warehouse.build()
-    assert built.returncode == 0, built.stdout[-3000:]
-    assert warehouse.rows("fact_purchase", "event_id") == {}
-    assert warehouse.rows("mart_daily_sales", "sales_date") == {}
-    assert date.today() - timedelta(days=1) in warehouse.rows("dim_date", "date_day")
+def event(id: str, subject: str | None, time: str, source: str = "cdnow", **data: Any) -> dict[str, Any]:
+    """A row of silver."""
+    at = datetime.fromisoformat(time).replace(tzinfo=UTC)
+    return {"id": id, "source": source, "subject": subject, "time": at, "received_at": NOW, "loaded_at": NOW, "enrichment": "{}", **data}
 
-    warehouse.buy("a", "c1", "1997-01-01 23:59:59", 1, 11.77, enrichment='{{"repurchase":{{"score":0.25}}}}')
-    warehouse.buy("b", "c1", "1997-03-01 10:00:00", 2, 0.1)
-    warehouse.buy("c", "c2", "1997-01-01 00:00:00", 3, 0.2)
-    warehouse.buy("d", "c1", "2026-11-20 10:00:00", 1, 29.99, source="website")
-    warehouse.sql(
-        "INSERT INTO {silver}.identify VALUES ('i1', 'website', 'c1', TIMESTAMP '2026-11-20 10:00:00 UTC', 'a@b.c', 'free', NULL)"
+
+def test_gold_holds_what_silver_holds_and_a_second_build_changes_nothing(lake: Warehouse) -> None:
+    lake.build()
+    counts = {name: lake.sql(f"SELECT count(*) FROM {{gold}}.{name}")[0][0] for name in lake.snapshots()}
+    assert counts.pop("dim_date") > 0
+    assert counts == dict.fromkeys(TABLES, 0)
+    assert date.today() - timedelta(days=1) in lake.rows("dim_date", "date_day")
+
+    lines = [{"product_id": "cd-1", "name": "First", "quantity": 1, "price_usd": 29.99}]
+    lake.silver.append(
+        "purchase",
+        [
+            event("a", "c1", "1997-01-01 23:59:59", quantity=1, amount_usd=11.77, enrichment='{"repurchase":{"score":0.25}}'),
+            event("b", "c1", "1997-03-01 10:00:00", quantity=2, amount_usd=0.1),
+            event("c", "c2", "1997-01-01 00:00:00", quantity=3, amount_usd=0.2),
+            event("d", "c1", "2026-11-20 10:20:00", "website", quantity=1, amount_usd=29.99, session_id="s1", products=lines),
+        ],
     )
-    warehouse.sql("INSERT INTO {silver}.identify VALUES ('i2', 'website', 'c1', TIMESTAMP '2026-11-20 11:00:00 UTC', NULL, 'paid', NULL)")
-    warehouse.sql("INSERT INTO {silver}.identify VALUES ('i3', 'website', 'c9', TIMESTAMP '2026-11-20 11:00:00 UTC', NULL, NULL, NULL)")
-    built = warehouse.build()
-    assert built.returncode == 0, built.stdout[-3000:]
+    lake.silver.append(
+        "identify",
+        [
+            event("i1", "c1", "2026-11-20 10:00:00", "website", email="a@b.c", plan="free"),
+            event("i2", "c1", "2026-11-20 12:00:00", "website", plan="paid"),
+            event("i3", "c1", "2026-11-20 13:00:00", "website", plan="paid"),
+            event("i4", "c9", "2026-11-20 11:00:00", "website"),
+        ],
+    )
+    lake.silver.append("group", [event("g1", "c1", "2026-11-20 14:00:00", "website", group_id="acme")])
+    lake.silver.append(
+        "page_view",
+        [
+            event("v1", "anonymous", "2026-11-20 10:00:00", "website", url="https://x/", path="/", referrer="https://y/", session_id="s1"),
+            event("v2", "c1", "2026-11-20 11:00:00", "website", url="https://x/b", path="/b", session_id="s1"),
+            event("v3", None, "2026-11-20 11:00:00", "website", url="https://x/b"),
+        ],
+    )
+    lake.silver.append(
+        "add_to_cart",
+        [
+            event("k1", "anonymous", "2026-11-20 10:10:00", "website", session_id="s1", product_id="cd-1", quantity=1, price_usd=27.5),
+            event("k2", "c2", "2026-11-20 10:10:00", "website", product_id="cd-2", name="Second", quantity=1, price_usd=5.0),
+        ],
+    )
+    lake.build()
 
-    facts = warehouse.rows("fact_purchase", "event_id")
+    facts = lake.rows("fact_purchase", "event_id")
     assert {id: row["amount_usd"] for id, row in facts.items()} == {
         "a": Decimal("11.77"),
         "b": Decimal("0.10"),
@@ -118,48 +82,115 @@ def test_gold_holds_what_silver_holds_and_a_second_build_changes_nothing(warehou
         "d": Decimal("29.99"),
     }
     assert (facts["a"]["purchased_on"], facts["a"]["repurchase_score"], facts["b"]["repurchase_score"]) == (date(1997, 1, 1), 0.25, None)
-    customers = warehouse.rows("dim_customer", "customer_key")
-    assert sorted((row["source"], row["customer_id"], row["plan"], row["cohort_month"]) for row in customers.values()) == [
-        ("cdnow", "c1", None, date(1997, 1, 1)),
-        ("cdnow", "c2", None, date(1997, 1, 1)),
-        ("website", "c1", "paid", date(2026, 11, 1)),
-        ("website", "c9", None, None),
-    ]
-    days = warehouse.rows("mart_daily_sales", "sales_date")
+    days = lake.rows("mart_daily_sales", "sales_date")
     first = days[date(1997, 1, 1)]
     assert [first[name] for name in ("purchases", "customers", "new_customers", "quantity", "amount_usd", "mean_amount_usd")] == [
         *(2, 2, 2, 4),
         *(Decimal("11.97"), Decimal("5.99")),
     ]
     assert days[date(1997, 3, 1)]["new_customers"] == 0
-    features = {(row["source"], row["customer_id"]): row for row in warehouse.rows("customer_features", "monetary_total_usd").values()}
+    features = lake.rows("customer_features", "source", "customer_id")
     c1 = features["cdnow", "c1"]
     assert (c1["frequency"], c1["quantity_total"], c1["monetary_total_usd"], c1["monetary_mean_usd"]) == (2, 3, Decimal("11.87"), 5.935)
     assert len(features) == 3
-    calendar = warehouse.rows("dim_date", "date_day")
+    calendar = lake.rows("dim_date", "date_day")
     assert calendar[date(1997, 1, 4)]["is_weekend"] is True
     assert (calendar[date(2000, 2, 29)]["day_name"], calendar[date(2000, 2, 29)]["day_of_week"]) == ("Tuesday", 2)
 
-    before = warehouse.snapshots()
-    built = warehouse.build()
-    assert built.returncode == 0, built.stdout[-3000:]
-    assert warehouse.snapshots() == before
-
-    # A late purchase moves the first one of its customer, and nothing of the others.
-    warehouse.buy("late", "c1", "1996-12-31 00:00:00", 1, 5, loaded="2026-11-21 13:00:00")
-    built = warehouse.build()
-    assert built.returncode == 0, built.stdout[-3000:]
-    days = warehouse.rows("mart_daily_sales", "sales_date")
-    assert (days[date(1996, 12, 31)]["new_customers"], days[date(1997, 1, 1)]["new_customers"]) == (1, 1)
-    assert date(1996, 12, 1) in warehouse.rows("dim_date", "date_day")
-    c1 = {(row["source"], row["customer_id"]): row for row in warehouse.rows("customer_features", "monetary_total_usd").values()}[
-        "cdnow", "c1"
+    assert versions(lake) == {
+        ("cdnow", "c1"): [("1997-01-01 23:59", None, None, None)],
+        ("cdnow", "c2"): [("1997-01-01 00:00", None, None, None)],
+        ("website", "c1"): [
+            ("2026-11-20 10:00", "2026-11-20 12:00", "free", None),
+            ("2026-11-20 12:00", "2026-11-20 14:00", "paid", None),
+            ("2026-11-20 14:00", None, "paid", "acme"),
+        ],
+        ("website", "c9"): [("2026-11-20 11:00", None, None, None)],
+    }
+    products = lake.rows("dim_product", "product_id")
+    assert [(row["name"], row["price_usd"]) for row in (products["cd-1"], products["cd-2"])] == [
+        ("First", Decimal("29.99")),
+        ("Second", Decimal("5.00")),
     ]
+    assert {id: row["path"] for id, row in lake.rows("fact_page_view", "event_id").items()} == {"v1": "/", "v2": "/b", "v3": None}
+    # The visit s1 goes on through the login, and is two sessions: 40 minutes are between the purchase and the next page.
+    assert sessions(lake) == {
+        ("s1", "10:00", "10:20", "c1", 3, 1, 1, Decimal("29.99"), "/"),
+        ("s1", "11:00", "11:00", "c1", 1, 1, 0, Decimal(0), "/b"),
+        (None, "10:10", "10:10", "c2", 1, 0, 0, Decimal(0), None),
+    }
+    assert funnel(lake) == {("website", date(2026, 11, 20)): [2, 1, 1]}
+
+    before = lake.snapshots()
+    lake.build()
+    assert lake.snapshots() == before
+
+    # What comes late is read alone, and changes the rows that it belongs to: a first purchase, a version in the middle, a page that joins
+    # two sessions.
+    lake.silver.append("purchase", [event("late", "c1", "1996-12-31 00:00:00", quantity=1, amount_usd=5.0)])
+    lake.silver.append("identify", [event("i5", "c1", "2026-11-20 12:30:00", "website", plan="free")])
+    lake.silver.append("page_view", [event("v4", "c1", "2026-11-20 10:40:00", "website", url="https://x/c", path="/c", session_id="s1")])
+    lake.build()
+    for model in ("fact_purchase", "fact_session", "mart_daily_sales"):
+        assert "table_changes(" in lake.compiled(model), f"{model} read all"
+    days = lake.rows("mart_daily_sales", "sales_date")
+    assert [days[day]["new_customers"] for day in (date(1996, 12, 31), date(1997, 1, 1))] == [1, 1]
+    assert date(1996, 12, 1) in lake.rows("dim_date", "date_day")
+    c1 = lake.rows("customer_features", "source", "customer_id")["cdnow", "c1"]
     assert (c1["frequency"], c1["monetary_total_usd"], c1["first_purchase_at"].date()) == (3, Decimal("16.87"), date(1996, 12, 31))
+    cohorts = lake.rows("mart_retention", "source", "cohort_month", "month_number")
+    assert {key[1:]: row["customers"] for key, row in cohorts.items() if key[0] == "cdnow"} == {
+        **{(date(1996, 12, 1), month): number for month, number in enumerate([1, 1, 0, 1])},
+        **{(date(1997, 1, 1), month): number for month, number in enumerate([1, 0, 0])},
+    }
+    assert versions(lake)["cdnow", "c1"] == [("1996-12-31 00:00", None, None, None)]
+    assert versions(lake)["website", "c1"] == [
+        ("2026-11-20 10:00", "2026-11-20 12:00", "free", None),
+        ("2026-11-20 12:00", "2026-11-20 12:30", "paid", None),
+        ("2026-11-20 12:30", "2026-11-20 13:00", "free", None),
+        ("2026-11-20 13:00", "2026-11-20 14:00", "paid", None),
+        ("2026-11-20 14:00", None, "paid", "acme"),
+    ]
+    assert sessions(lake) == {
+        ("s1", "10:00", "11:00", "c1", 5, 3, 1, Decimal("29.99"), "/"),
+        (None, "10:10", "10:10", "c2", 1, 0, 0, Decimal(0), None),
+    }
+    assert funnel(lake) == {("website", date(2026, 11, 20)): [1, 1, 1]}
 
     # What should not be is said: here a purchase of nobody.
-    columns = "'nobody', source, NULL, time, NULL, NULL, 1, 1, enrichment, time, time"
-    warehouse.sql(f"INSERT INTO {{silver}}.purchase SELECT {columns} FROM {{silver}}.purchase LIMIT 1")
-    built = warehouse.build()
+    lake.silver.append("purchase", [event("nobody", None, "2026-11-20 10:00:00", quantity=1, amount_usd=1.0)])
+    built = lake.dbt("build")
     assert built.returncode == 1
-    assert "complete_fact_purchase" in built.stdout
+    assert "one_row_for_each_fact_purchase" in built.stdout
+
+
+def versions(lake: Warehouse) -> dict[tuple[str, str], list[tuple[str, str | None, str | None, str | None]]]:
+    """The versions of each customer in dim_customer: from when, until when, plan and group."""
+
+    def minute(time: datetime | None) -> str | None:
+        return None if time is None else f"{time:%Y-%m-%d %H:%M}"
+
+    found: dict[tuple[str, str], list[Any]] = {}
+    for (_, number), row in sorted(lake.rows("dim_customer", "customer_key", "version").items()):
+        of_customer = found.setdefault((row["source"], row["customer_id"]), [])
+        of_customer.append((minute(row["valid_from"]), minute(row["valid_to"]), row["plan"], row["group_id"]))
+        assert number == len(of_customer)
+    return found
+
+
+def sessions(lake: Warehouse) -> set[tuple[Any, ...]]:
+    """The sessions of the website: visit, begin, end, customer, numbers of events, views and purchases, dollars, first page."""
+    names = ("customer_id", "events", "views", "purchases", "amount_usd", "landing_path")
+    return {
+        (row["session_id"], f"{row['started_at']:%H:%M}", f"{row['ended_at']:%H:%M}", *(row[name] for name in names))
+        for row in lake.rows("fact_session", "session_key").values()
+        if row["source"] == "website"
+    }
+
+
+def funnel(lake: Warehouse) -> dict[tuple[str, date], list[int]]:
+    """Numbers of sessions at each step, by source and day."""
+    found: dict[tuple[str, date], list[int]] = {}
+    for (source, day, _), row in sorted(lake.rows("mart_funnel", "source", "funnel_date", "step_number").items()):
+        found.setdefault((source, day), []).append(row["sessions"])
+    return found

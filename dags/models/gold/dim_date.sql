@@ -1,11 +1,23 @@
--- Grain: one day (UTC), from the first month of purchases to the end of the last, or of the present one.
-{{ config(unique_key='date_day') }}
+-- Grain: one day (UTC), from the first month in which somebody did something to the end of the last, or of the present one.
+{{ config(unique_key='date_day', meta={'never_changes': true}) }}
 
-with bounds as (
-    select
-        date_trunc('month', least(coalesce(min(purchased_on), current_date), current_date)) as first_month,
-        date_trunc('month', greatest(coalesce(max(purchased_on), current_date), current_date)) as last_month
-    from {{ ref('fact_purchase') }}
+with days as (
+    select current_date as day
+    union all
+    select cast(occurred_at as date) from {{ new_rows(ref('fact_activity')) }}
+    union all
+    select purchased_on from {{ new_rows(ref('fact_purchase')) }}
+    union all
+    select viewed_on from {{ new_rows(ref('fact_page_view')) }}
+    {% if is_incremental() %}
+    union all
+    select date_day from {{ this }}
+    {% endif %}
+),
+
+bounds as (
+    select date_trunc('month', min(day)) as first_month, date_trunc('month', max(day)) as last_month
+    from days
 )
 
 select
@@ -22,4 +34,6 @@ select
 from bounds
 cross join unnest(sequence(first_month, last_month, interval '1' month)) as months (month_start)
 cross join unnest(sequence(month_start, last_day_of_month(month_start), interval '1' day)) as days (date_day)
-{{ only_changed() }}
+{% if is_incremental() %}
+where date_day not in (select date_day from {{ this }})
+{% endif %}

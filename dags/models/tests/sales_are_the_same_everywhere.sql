@@ -4,8 +4,10 @@ with totals as (
     from {{ source('silver', 'purchase') }}
     union all
     select 'gold.fact_purchase', count(*), sum(amount_usd) from {{ ref('fact_purchase') }}
+    {% for name in ('fact_session', 'mart_daily_sales', 'mart_retention', 'customer_features_by_day') %}
     union all
-    select 'gold.mart_daily_sales', coalesce(sum(purchases), 0), sum(amount_usd) from {{ ref('mart_daily_sales') }}
+    select 'gold.{{ name }}', coalesce(sum(purchases), 0), sum(amount_usd) from {{ ref(name) }}
+    {% endfor %}
     union all
     select 'gold.customer_features', coalesce(sum(frequency), 0), sum(monetary_total_usd) from {{ ref('customer_features') }}
 )

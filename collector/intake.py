@@ -77,7 +77,7 @@ class Intake:
         await self.outbox.put(outcome.messages, [_keyed(rejection) for rejection in outcome.rejected])
         protocol = sending.receipt.protocol
         accepted = len(outcome.messages)
-        metrics.accepted(protocol).inc(accepted)
+        metrics.accepted(protocol, accepted)
         for rejection in outcome.rejected:
             metrics.rejected(protocol, rejection.letter.reason).inc()
         return Taken(accepted, outcome.rejected)
@@ -88,7 +88,7 @@ class Intake:
 
         def told(problem: Unavailable | None) -> None:
             if problem is None:
-                metrics.accepted(protocol).inc(count)
+                metrics.accepted(protocol, count)
             tell(problem)
 
         self.outbox.begin(messages, told)

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from collector import fast, http2, line, workers
+from collector import fast, http2, line, metrics, workers
 from collector.accept import Limits
 from collector.admission import Admission
 from collector.http import Bounds, Server
@@ -97,6 +97,7 @@ async def serve(settings: CollectorSettings, registry: Registry, messages: Messa
             raise ended
     if spool:
         await spool.close()
+    metrics.pour()
 
 
 def _senders(settings: CollectorSettings) -> Senders:
@@ -168,8 +169,9 @@ def _rpc(settings: CollectorSettings, intake: Intake, messages: Messages) -> tup
 
 
 async def _tell(health: Health, outbox: Outbox) -> None:
-    """Keep gRPC's health service in step with what `/readyz` says."""
+    """Keep gRPC's health service in step with what `/readyz` says, and the metrics with what was counted."""
     while True:
+        metrics.pour()
         for name in ("", SERVICE):
             health.set(name, serving=not outbox.problem)
         await asyncio.sleep(1)

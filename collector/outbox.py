@@ -19,6 +19,7 @@ after a share of the deadline where Kafka is silent. In the latter case it may s
 import asyncio
 import math
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -130,7 +131,7 @@ class Outbox:
         if self._line is None:
             tell(Unavailable(self._problem or "the collector is not connected to Kafka"))
             return
-        end = asyncio.get_running_loop().time() + self._deadline
+        end = time.monotonic() + self._deadline
         self._hand_over(self._line, [(event.RAW_TOPIC, raw)], Waiting(tell, end, size_of(raw)))
 
     async def _write(self, messages: Messages, size: int, deadline: float) -> None:
@@ -140,9 +141,8 @@ class Outbox:
             raise Unavailable(self._problem or "the collector is not connected to Kafka")
         if line.bytes + size > self._max_bytes:
             raise Unavailable("too much waits for Kafka")
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        request = Waiting(partial(_settle, done), loop.time() + deadline, size)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        request = Waiting(partial(_settle, done), time.monotonic() + deadline, size)
         self._hand_over(line, messages, request)
         try:
             await done
@@ -220,7 +220,7 @@ class Outbox:
         if line.broken:
             self._give_up(line)
             return
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         while line.waiting and (not line.waiting[0].waits or line.waiting[0].expires <= now):
             line.waiting.popleft().answer(Unavailable("Kafka did not acknowledge in time"))
 

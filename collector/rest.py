@@ -140,8 +140,7 @@ class Rest:
 
     def _finished(self, path: str, headers: dict[str, str], answer: Answer, started: float) -> Answer:
         if path in _POSTS:
-            metrics.requests("rest", answer.status).inc()
-            metrics.latency("rest").observe(time.perf_counter() - started)
+            metrics.answered("rest", answer.status, time.perf_counter() - started)
         return self.dressed(path, headers, answer)
 
     def dressed(self, path: str, headers: dict[str, str], answer: Answer) -> Answer:

@@ -98,15 +98,14 @@ class Rpc:
         return await self._intake.take(outcome, sending)
 
     def _told(self, place: Place, started: float, answer: bytes | Refusal) -> None:
-        metrics.requests("grpc", answer.code.name if isinstance(answer, Refusal) else "OK").inc()
-        metrics.latency("grpc").observe(time.perf_counter() - started)
+        metrics.answered("grpc", answer.code.name if isinstance(answer, Refusal) else "OK", time.perf_counter() - started)
         place(answer)
 
     def _refuses(self, caller: Caller) -> Refusal | None:
         """At once, and not only with the first batch."""
         if self._sender(caller).key is not None:
             return None
-        metrics.requests("grpc", _UNKNOWN.code.name).inc()
+        metrics.answered("grpc", _UNKNOWN.code.name)
         return _UNKNOWN
 
     def _sender(self, caller: Caller) -> _Sender:

@@ -31,7 +31,8 @@ OVER_QUOTA = Counter("headrace_collector_over_quota_total", "Requests refused be
 KEYS_READABLE = Gauge("headrace_collector_keys_readable", "1 where the file of write keys could be read", multiprocess_mode="min")
 
 # What is counted for every request is counted here, and poured into the metrics every second and before they are read: Prometheus's own
-# counting would take 2 µs of each request.
+# counting would take 2 µs of each request. One of several workers pours at once: another one may be asked, and what it counted outlives it.
+_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 _accepted: Count[str] = Count()
 _requests: Count[tuple[str, str | int]] = Count()
 _latencies: dict[str, list[int]] = {}
@@ -51,6 +52,8 @@ def answered(protocol: str, code: str | int, seconds: float | None = None) -> No
             _latencies[protocol] = [0] * (len(_BOUNDS) + 1)
         _latencies[protocol][bisect_left(_BOUNDS, seconds)] += 1
         _seconds[protocol] += seconds  # type: ignore[assignment] # typeshed knows whole numbers only
+    if _SHARED:
+        pour()
 
 
 def pour() -> None:
@@ -71,7 +74,7 @@ def pour() -> None:
 def exposition() -> bytes:
     """All of them as Prometheus reads them; of all workers, where there are several."""
     pour()
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if not _SHARED:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -1,12 +1,10 @@
 """The collector's HTTP/2 and gRPC on real sockets: what the specifications ask for, and peers that break every rule."""
 
-import subprocess
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,7 +15,6 @@ import pytest
 
 from collector.http2 import Bounds, frames
 from collector.http2.frames import Error, frame
-from tests.collector_real_kafka import ROOT
 from tests.http2_peer import PREFACE, Echo, Peer, echo, fields, message, split
 
 HEAD_AND_END = frames.END_HEADERS | frames.END_STREAM
@@ -110,18 +107,6 @@ def test_grpcs_own_client(server: Echo) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             none(b"")
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
-GO = ROOT / ".runtime" / "bench" / "streams" / "streams"
-
-
-@pytest.mark.skipif(not GO.exists(), reason="the load generator in Go is not built (python -m benchmarks.collector)")
-def test_the_client_in_go(server: Echo, tmp_path: Path) -> None:
-    bodies = [tmp_path / str(number) for number in range(3)]
-    for number, path in enumerate(bodies):
-        path.write_bytes(b"x" * 30_000 * number)
-    target = ["-target", f"127.0.0.1:{server.port}", "-method", "/t/Stream", "-key", "k", "-streams", "4", "-seconds", "1"]
-    assert b'"requests"' in subprocess.run([GO, *target, *bodies], capture_output=True, check=True).stdout
 
 
 STATUSES: dict[str, tuple[str, bytes, tuple[tuple[str, str], ...], dict[str, str]]] = {

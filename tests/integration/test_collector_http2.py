@@ -403,8 +403,9 @@ def test_who_does_not_read_is_cut_off(hasty: Echo) -> None:
     one = Peer(hasty.port)
     one.send(frames.settings({frames.INITIAL_WINDOW_SIZE: 2**31 - 1}) + frames.window_update(0, 2**30))
     one.send(one.head(1, fields("/t/Large")) + split(message(b"4000000") * 8, 1, end=False))
-    until(lambda: hasty.server.calls == 1)
-    until(lambda: hasty.server.calls == 0)
+    until(lambda: any(other.choked for other in list(hasty.server.connections)))
+    until(lambda: not hasty.server.connections)
+    assert hasty.server.calls == 0
     one.close()
     works(hasty)
 

@@ -70,8 +70,8 @@ def _python(place: Place) -> Path:
 
 def _bring_up_to_date(place: Place, environment: dict[str, str]) -> None:
     script = _HERE / "bring_up_to_date.py"
-    login = f"{place.env['SUPERSET_ADMIN_USER']}:{place.env['SUPERSET_ADMIN_PASSWORD']}"
-    stamp = f"{digest_of(place.root / 'requirements' / 'superset.txt', script)} {hashlib.sha256(login.encode()).hexdigest()}"
+    logins = " ".join(place.env[f"SUPERSET_{which}_{what}"] for which in ("ADMIN", "VIEWER") for what in ("USER", "PASSWORD"))
+    stamp = f"{digest_of(place.root / 'requirements' / 'superset.txt', script)} {hashlib.sha256(logins.encode()).hexdigest()}"
     every = {**clean_environment(), **place.env, **environment}
     command = [str(_python(place)), str(script)]
     what = "bringing Superset's database up to date"

@@ -10,10 +10,7 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -30,6 +27,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from rich.console import Console
 
 from benchmarks.figures import keep, show
+from benchmarks.measured import Done, measured
 from headrace.lake import LakeSettings, load_catalog
 from headrace.settings import Settings, use_env_file
 from loaders.batch.rows import EVENTS
@@ -105,28 +103,18 @@ class _Site:
 
     def curate(self, by_rule: bool = True) -> dict[str, float]:
         """One run: seconds, processor seconds, memory, and what it says itself."""
-        began = time.perf_counter()
-        out, usage = self._run(*(("-m", "dags.curation.main") if by_rule else ("-c", _BY_DEFAULTS)))
-        seconds = time.perf_counter() - began
-        done = json.loads(out.splitlines()[-1])
+        ran = self._run(*(("-m", "dags.curation.main") if by_rule else ("-c", _BY_DEFAULTS)))
+        done = json.loads(ran.out.splitlines()[-1])
         return {
-            "seconds": seconds,
+            "seconds": ran.seconds,
             "own_seconds": done["seconds"],
-            "processor_seconds": usage.ru_utime + usage.ru_stime,
-            "mb": usage.ru_maxrss / 1024,
+            "processor_seconds": ran.processor_seconds,
+            "mb": ran.mb,
             "read": done["read"],
         }
 
-    def _run(self, *arguments: str) -> tuple[str, Any]:
-        command = [str(_PYTHON), *arguments]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = subprocess.Popen(command, cwd=_ROOT, env=self._env, stdout=out, stderr=err)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            out.seek(0), err.seek(0)
-            if process.returncode:
-                raise SystemExit(f"headrace: a curation failed: {err.read().decode()[-2000:]}")
-            return out.read().decode(), usage
+    def _run(self, *arguments: str) -> Done:
+        return measured([str(_PYTHON), *arguments], self._env)
 
     def _events(self, count: int) -> pa.Table:
         now = datetime.now(UTC)
@@ -211,14 +199,15 @@ def _cost_by_size(small: _Site, large: _Site, new: int, repeats: int) -> dict[st
 
 
 def _rule_and_defaults(site: _Site, sizes: Mapping[str, tuple[int, int]], repeats: int) -> dict[str, float]:
-    """The same input by the rule and by Spark's defaults, in turns."""
+    """The same input by the rule and by Spark's defaults, in turns; the first of each warms up."""
     found: dict[str, float] = {}
     for name, (count, files) in sizes.items():
         runs: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-        for _ in range(repeats):
+        for _ in range(repeats + 1):
             for by_rule in (True, False):
                 site.land(count, files)
                 runs[by_rule].append(site.curate(by_rule))
+        runs = {by_rule: of[1:] for by_rule, of in runs.items()}
         for figure in ("own_seconds", "processor_seconds"):
             rule, defaults = _median(runs[True], figure), _median(runs[False], figure)
             found |= {f"{name}_rule_{figure}": round(rule, 1), f"{name}_defaults_{figure}": round(defaults, 1)}
@@ -236,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.curate", description=__doc__)
     parser.add_argument("--history", type=int, default=10_000_000, help="rows of the large silver (the small one has a tenth)")
     parser.add_argument("--new", type=int, default=10_000, help="new events of a run")
-    parser.add_argument("--input", type=int, default=500_000, help="events of the large input")
+    parser.add_argument("--input", type=int, default=300_000, help="events of the large input")
     parser.add_argument("--repeats", type=int, default=3)
     wanted = parser.parse_args()
     use_env_file()
@@ -256,7 +245,7 @@ def main() -> None:
         show(figures)
         with console.status("By the rule, and by Spark's defaults"):
             sizes = {"small_input": (wanted.new, 1), "large_input": (wanted.input, 10)}
-            figures |= _rule_and_defaults(small, sizes, max(1, wanted.repeats - 1))
+            figures |= _rule_and_defaults(small, sizes, wanted.repeats)
     figures |= {"cores": cores, "load_average": round(os.getloadavg()[1], 1)}
     keep("curate", figures)
     show(figures)

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -22,27 +24,34 @@ from runtime import envfile, processes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "startup.json"
-_ENV_FILE, _STATE_DIR, _PORT_SHIFT = ".runtime/bench/.env", ".runtime/bench/state", "4000"
+ENV_FILE, STATE_DIR, _PORT_SHIFT = ".runtime/bench/.env", ".runtime/bench/state", "4000"
 _SETTLE_SECONDS = 45
 # What `make up` promises on 2 cores.
 PROMISED = {"warm_core_seconds": 25, "idle_core_mb": 2500, "warm_full_seconds": 90, "idle_full_mb": 6000, "cold_seconds": 600}
 
 
+@contextmanager
+def own_platform(*settings: str) -> Iterator[dict[str, str]]:
+    """The environment for the commands of a platform of our own, with `settings` (NAME=VALUE), which is removed in the end."""
+    environment = {**os.environ, "HEADRACE_ENV_FILE": ENV_FILE}
+    run([sys.executable, "-m", "runtime", "second", "--state-dir", STATE_DIR, "--shift", _PORT_SHIFT, *settings], ROOT, environment)
+    try:
+        yield environment
+    finally:
+        run(["make", "--no-print-directory", "clean", "YES=1"], ROOT, environment)
+        (ROOT / ENV_FILE).unlink(missing_ok=True)
+
+
 def warm(profile: str) -> dict[str, int | float]:
     """Start `profile` for the second time, then let it settle and sum its memory (shared pages counted once)."""
     make = ("make", "--no-print-directory", f"PROFILE={profile}")
-    environment = {**os.environ, "HEADRACE_ENV_FILE": _ENV_FILE}
-    _run([sys.executable, "-m", "runtime", "second", "--state-dir", _STATE_DIR, "--shift", _PORT_SHIFT], ROOT, environment)
-    try:
-        _run([*make, "up"], ROOT, environment)
-        _run([*make, "down"], ROOT, environment)
-        seconds = _run([*make, "up"], ROOT, environment)
-        processor = processes.processor_seconds(processes.of_platform(ROOT / _STATE_DIR))
+    with own_platform() as environment:
+        run([*make, "up"], ROOT, environment)
+        run([*make, "down"], ROOT, environment)
+        seconds = run([*make, "up"], ROOT, environment)
+        processor = processes.processor_seconds(processes.of_platform(ROOT / STATE_DIR))
         time.sleep(_SETTLE_SECONDS)
-        memory = processes.memory(processes.of_platform(ROOT / _STATE_DIR))
-    finally:
-        _run([*make, "clean", "YES=1"], ROOT, environment)
-        (ROOT / _ENV_FILE).unlink(missing_ok=True)
+        memory = processes.memory(processes.of_platform(ROOT / STATE_DIR))
     return {
         f"warm_{profile}_seconds": round(seconds, 1),
         f"warm_{profile}_processor_seconds": round(processor, 1),
@@ -54,19 +63,19 @@ def cold() -> dict[str, int | float]:
     """`make up` in a fresh clone, with nothing in any cache of ours or of the package managers."""
     with tempfile.TemporaryDirectory(prefix="headrace-cold-") as folder:
         clone = Path(folder) / "headrace"
-        _run(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT, dict(os.environ))
-        empty = {"UV_CACHE_DIR": f"{folder}/uv", "PIP_CACHE_DIR": f"{folder}/pip", "HEADRACE_ENV_FILE": _ENV_FILE}
+        run(["git", "clone", "--quiet", str(ROOT), str(clone)], ROOT, dict(os.environ))
+        empty = {"UV_CACHE_DIR": f"{folder}/uv", "PIP_CACHE_DIR": f"{folder}/pip", "HEADRACE_ENV_FILE": ENV_FILE}
         environment = {**os.environ, **empty}
         example = (clone / ".env.example").read_text()
-        envfile.write_privately(clone / _ENV_FILE, envfile.beside(example, _STATE_DIR, int(_PORT_SHIFT)))
+        envfile.write_privately(clone / ENV_FILE, envfile.beside(example, STATE_DIR, int(_PORT_SHIFT)))
         try:
-            seconds = _run(["make", "--no-print-directory", "up"], clone, environment)
+            seconds = run(["make", "--no-print-directory", "up"], clone, environment)
         finally:
-            _run(["make", "--no-print-directory", "clean", "YES=1"], clone, environment)
+            run(["make", "--no-print-directory", "clean", "YES=1"], clone, environment)
     return {"cold_seconds": round(seconds, 1)}
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> float:
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> float:
     """Seconds that a command took. Ends this program with what it printed where it fails."""
     began = time.monotonic()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)

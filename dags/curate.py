@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
-from headrace_tasks import DBT, PATIENCE, program
+from headrace_tasks import DBT, DBT_PATHS, PATIENCE, SPARK, program
 
 DOC = """
 ### From what landed to what can be asked
@@ -31,8 +31,8 @@ with DAG(
     params={"full_refresh": Param(False, type="boolean", description="Build every gold table anew, after a change of its columns")},
     tags=["lake"],
 ) as dag:
-    silver = program("silver", "SPARK_VENV", "python -m dags.curation.main", "Bronze to silver, once.")
+    silver = program("silver", SPARK, "python -m dags.curation.main", "Bronze to silver, once.")
     gold = program(
-        "gold", "DBT_VENV", 'dbt build {{ "--full-refresh" if params.full_refresh else "" }}', "Silver to gold, and its tests.", DBT
+        "gold", DBT, 'dbt build {{ "--full-refresh" if params.full_refresh else "" }}', "Silver to gold, and its tests.", DBT_PATHS
     )
     silver >> gold

@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
+from headrace_environments import DBT, SPARK, Environment, dbt_paths, executor_config
 
+__all__ = ["DBT", "DBT_PATHS", "PATIENCE", "ROOT", "SPARK", "program", "tell_of_failure"]
 ROOT = Path(__file__).resolve().parent.parent
 
 # Where dbt finds the project and leaves its output; the rest of the environment is the platform's settings.
-_STATE = ROOT / os.environ.get("STATE_DIR", ".runtime/state")
-DBT = {
-    "DBT_PROJECT_DIR": str(ROOT / "dags" / "models"),
-    "DBT_PROFILES_DIR": str(ROOT / "dags" / "models"),
-    "DBT_TARGET_PATH": str(_STATE / "data" / "dbt" / "target"),
-    "DBT_LOG_PATH": str(_STATE / "data" / "dbt" / "log"),
-    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-    "DBT_VERSION_CHECK": "false",
-    "DBT_USE_COLORS": "false",
-}
+_OUTPUT = ROOT / os.environ.get("STATE_DIR", ".runtime/state") / "data" / "dbt"
+DBT_PATHS = dbt_paths(ROOT, _OUTPUT / "target", _OUTPUT / "log")
 
 
 def tell_of_failure(context: Mapping[str, Any]) -> None:
@@ -57,13 +51,17 @@ PATIENCE: Mapping[str, Any] = {
 }
 
 
-def program(task_id: str, environment: str, command: str, doc: str, env: Mapping[str, str] | None = None) -> BashOperator:
-    """A task that runs `command` of the virtual environment named by the setting `environment` (SPARK_VENV, DBT_VENV)."""
+def program(
+    task_id: str, environment: Environment, command: str, doc: str, env: Mapping[str, str] | None = None, **others: Any
+) -> BashOperator:
+    """A task that runs `command` of an environment, with `env` beside the settings. `others` are members of BashOperator."""
     return BashOperator(
         task_id=task_id,
         doc_md=doc,
-        bash_command=f'exec "${environment}/bin/"{command}',
+        bash_command=f'exec "${environment.venv}/bin/"{command}',
         cwd=str(ROOT),
         env=dict(env or {}),
         append_env=True,
+        executor_config=executor_config(environment, os.environ),
+        **others,
     )

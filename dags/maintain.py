@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, chain
-from headrace_tasks import PATIENCE, program
+from headrace_tasks import DBT, PATIENCE, program
 
 DOC = """
 ### What keeps the lake fast and small
@@ -38,7 +38,7 @@ with DAG(
     tags=["lake"],
 ) as dag:
     works = [
-        program(work, "DBT_VENV", f"python -m dags.upkeep.main {work}", doc, {"MAINTENANCE_HISTORY": "{{ params.history }}"})
+        program(work, DBT, f"python -m dags.upkeep.main {work}", doc, {"MAINTENANCE_HISTORY": "{{ params.history }}"})
         for work, doc in {
             "compact": "Write small files together.",
             "expire": "Forget old snapshots, and delete what only they needed.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from py4j.java_gateway import JavaObject
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, StructType
@@ -13,6 +14,7 @@ from pyspark.sql.types import ArrayType, DataType, StructType
 from dags.curation.parallelism import Input
 from dags.curation.plan import Table, ddl, quoted
 from dags.curation.silver import IDENTITY
+from dags.runs import RUNS, Cost, columns
 
 BRONZE = "lake.bronze"
 SILVER = "lake.silver"
@@ -73,6 +75,7 @@ def make_fixed_tables(spark: SparkSession) -> None:
     _create(spark, QUARANTINE, QUARANTINE_SCHEMA, None, "Events that curation refused, with the reason")
     spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {QUALITY.rpartition('.')[0]}")
     _create(spark, QUALITY, QUALITY_SCHEMA, "months(at)", "What each run of curation found of each expectation")
+    _create(spark, RUNS, columns("spark"), "months(started_at)", "What each run of curation and upkeep cost")
     _create(spark, DEAD_LETTERS, DEAD_LETTERS_SCHEMA, "months(rejected_at)", "One row for each dead_letter_id")
 
 
@@ -92,12 +95,7 @@ def make_typed_tables(spark: SparkSession, tables: Iterable[Table]) -> None:
 
 def gain(jvm: Any, properties: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> Input:
     """How much `new_rows` will read of each pair of tables (bronze, silver), by Iceberg's metadata, before Spark starts."""
-    given = jvm.java.util.HashMap()
-    for name, value in properties.items():
-        given[name.removeprefix(".")] = value
-    catalog = jvm.org.apache.iceberg.jdbc.JdbcCatalog()
-    catalog.setConf(jvm.org.apache.hadoop.conf.Configuration())
-    catalog.initialize("lake", given)
+    catalog = _catalog(jvm, properties)
     identified = jvm.org.apache.iceberg.catalog.TableIdentifier.parse
     files = size = 0
     for bronze, silver in ([identified(name.removeprefix("lake.")) for name in pair] for pair in pairs):
@@ -115,6 +113,31 @@ def gain(jvm: Any, properties: Mapping[str, str], pairs: Iterable[tuple[str, str
         size += sum(int(summary.get(length) or 0) for _, length, summary in found)
     catalog.close()
     return Input(files, size)
+
+
+def held(jvm: Any, properties: Mapping[str, str], table: str, first: str, end: str) -> Input:
+    """How many files of `table` have rows received from `first` on and before `end` (RFC 3339), by Iceberg's metadata."""
+    catalog = _catalog(jvm, properties)
+    name = jvm.org.apache.iceberg.catalog.TableIdentifier.parse(table.removeprefix("lake."))
+    files = size = 0
+    if catalog.tableExists(name):
+        conditions = jvm.org.apache.iceberg.expressions.Expressions
+        received = getattr(conditions, "and")(conditions.greaterThanOrEqual("received_at", first), conditions.lessThan("received_at", end))
+        tasks = catalog.loadTable(name).newScan().filter(received).planFiles().iterator()
+        while tasks.hasNext():
+            files, size = files + 1, size + tasks.next().file().fileSizeInBytes()
+    catalog.close()
+    return Input(files, size)
+
+
+def _catalog(jvm: Any, properties: Mapping[str, str]) -> JavaObject:
+    given = jvm.java.util.HashMap()
+    for name, value in properties.items():
+        given[name.removeprefix(".")] = value
+    catalog = jvm.org.apache.iceberg.jdbc.JdbcCatalog()
+    catalog.setConf(jvm.org.apache.hadoop.conf.Configuration())
+    catalog.initialize("lake", given)
+    return catalog
 
 
 def _appends(table: JavaObject, snapshot: JavaObject | None, since: int) -> Iterator[JavaObject]:
@@ -169,13 +192,22 @@ def publish_results(spark: SparkSession) -> None:
     pending = json.loads(_iceberg(spark, EVENTS).properties().get(RESULTS) or "[]")
     if not pending:
         return
-    kind = f"array<struct<{', '.join(f'{f.name}: {f.dataType.simpleString()}' for f in StructType.fromDDL(QUALITY_SCHEMA))}>>"
-    rows = spark.range(1).select(F.inline(F.from_json(F.lit(json.dumps(pending)), kind)))
     there = spark.table(QUALITY).where(
         (F.col("at") == F.lit(pending[0]["at"]).cast("timestamp")) & (F.col("run_id") == pending[0]["run_id"])
     )
     if there.isEmpty():
-        append(rows, QUALITY)
+        append(_given(spark, QUALITY_SCHEMA, pending), QUALITY)
+
+
+def record(spark: SparkSession, cost: Cost) -> None:
+    """Add what a run cost to RUNS."""
+    append(_given(spark, columns("spark"), [cost.row()]), RUNS)
+
+
+def _given(spark: SparkSession, schema: str, rows: list[dict[str, Any]]) -> DataFrame:
+    """A few rows that we have here."""
+    kind = f"array<struct<{', '.join(f'{f.name}: {f.dataType.simpleString()}' for f in StructType.fromDDL(schema))}>>"
+    return spark.range(1).select(F.inline(F.from_json(F.lit(json.dumps(rows)), kind)))
 
 
 def snapshots(spark: SparkSession, tables: Iterable[str]) -> str:
@@ -220,6 +252,35 @@ def known_identities(rows: DataFrame, number: int) -> DataFrame:
     if len(hashes) <= _MOST_NAMED:
         return events.where(F.col("identity_hash").isin(hashes))
     return events.join(F.broadcast(asked), "identity_hash", "left_semi")
+
+
+def kept(rows: DataFrame) -> DataFrame:
+    """`rows` as they are now. (`persist` would not do: Spark computes it again once a table that it was read from is written.)"""
+    return rows.localCheckpoint(eager=True, storageLevel=StorageLevel.DISK_ONLY)
+
+
+def append_events(rows: DataFrame) -> None:
+    """Add the identities of judged `rows` to EVENTS."""
+    columns = ("source", "id", "type", "time", "received_at", "content_hash", F.xxhash64(*IDENTITY).alias("identity_hash"))
+    append(rows.select(*columns), EVENTS)
+
+
+def update(rows: DataFrame, table: str, key: Iterable[str]) -> None:
+    """Give the rows of `table` that have the `key` of one of `rows` its other columns, in one commit."""
+    key = tuple(key)
+    others = ", ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in rows.columns if name not in key)
+    _merge(rows, table, key, f"UPDATE SET {others}")
+
+
+def remove(keys: DataFrame, table: str, key: Iterable[str]) -> None:
+    """Take the rows with these keys out of `table`, in one commit."""
+    _merge(keys, table, key, "DELETE")
+
+
+def _merge(rows: DataFrame, table: str, key: Iterable[str], do: str) -> None:
+    rows.createOrReplaceTempView("merged")
+    same = " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in key)
+    rows.sparkSession.sql(f"MERGE INTO {table} t USING merged s ON {same} WHEN MATCHED THEN {do}")
 
 
 def append(rows: DataFrame, table: str) -> None:

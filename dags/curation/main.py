@@ -1,5 +1,7 @@
 """Bronze to silver, once: `python -m dags.curation.main` in Spark's environment. Prints one line of JSON with what it did.
 
+With `--from DAY --to DAY` it curates what was received on these days (UTC) again instead (again.py).
+
 The order makes it safe to be killed anywhere. `silver.events` is written first and decides what each event is; typed tables and the
 quarantine follow from it; the watermark comes last. A run that was cut off is repaired by the next, which reads the same rows again, finds
 their identities known, and writes the rows that are missing.
@@ -11,32 +13,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dags.curation import lake, quality, silver
-from dags.curation.expectations import Expectation, ExpectationsError, properties_of, read_expectations
-from dags.curation.options import OptionsError, options
-from dags.curation.parallelism import parallelism
-from dags.curation.plan import PlanError, Table, read_plan, tables
+from dags.curation.again import curate_again
+from dags.curation.expectations import ExpectationsError, properties_of, read_expectations
+from dags.curation.options import OptionsError, days_of, options
+from dags.curation.parallelism import Input, parallelism
+from dags.curation.plan import PlanError, read_marks, read_plan, tables
+from dags.curation.privacy import Marks
 from dags.curation.quality import Result
+from dags.curation.run import Run, judged
 from dags.curation.session import Busy, NoLake, NoSpark, alone, catalog_properties, close_session, open_session, start_jvm
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: what it is called in its results, when it began, and what it curates by."""
-
-    id: str
-    at: datetime
-    by_type: Mapping[str, Table]
-    expected: Mapping[str, Sequence[Expectation]]
-    split_bytes: int
+from dags.runs import Cost
 
 
 def curate_events(spark: SparkSession, run: Run) -> tuple[dict[str, Any], list[Result]]:
@@ -48,11 +42,8 @@ def curate_events(spark: SparkSession, run: Run) -> tuple[dict[str, Any], list[R
         results = quality.of_tables(spark, by_type, run.expected, run.at)
         lake.remember(spark, lake.EVENTS, {lake.RESULTS: _as_json(run, results)})
         lake.publish_results(spark)
-        return {"read": 0, "inserted": {}, "repaired": {}, "duplicates": 0, "conflicts": 0, "quarantined": 0}, results
-    new = gained.rows
-    landed = {row["type"]: row["count"] for row in new.groupBy("type").count().collect()}
-    checked = silver.with_problem(silver.with_content_hash(new), [table for type, table in by_type.items() if type in landed], run.expected)
-    rows = _kept(silver.judged(checked, lake.known_identities(new, sum(landed.values()))))
+        return {"read": 0, "inserted": {}, "repaired": {}, "duplicates": 0, "conflicts": 0, "quarantined": 0, "newly_refused": 0}, results
+    rows = judged(run, gained.rows)
     counts = silver.counts(rows)
     by_verdict: Counter[str] = Counter()
     for (verdict, _, _), number in counts.items():
@@ -60,26 +51,24 @@ def curate_events(spark: SparkSession, run: Run) -> tuple[dict[str, Any], list[R
 
     started = lake.unfinished(spark, lake.EVENTS, gained.whole)  # by a run that was cut off; it may have left out typed rows
     if by_verdict[silver.NEW]:
-        columns = ("source", "id", "type", "time", "received_at", "content_hash", F.xxhash64(*silver.IDENTITY).alias("identity_hash"))
-        lake.append(rows.where(F.col("verdict") == silver.NEW).select(*columns), lake.EVENTS)
+        lake.append_events(rows.where(F.col("verdict") == silver.NEW))
     repaired = {}
     for type, table in by_type.items():
         name = f"{lake.SILVER}.{table.name}"
         of_type = rows.where(F.col("type") == type)
         if started is not None and counts.get((silver.KNOWN, type, False)):
-            suspects = of_type.where(F.col("verdict") == silver.KNOWN).join(
-                started.select(*silver.IDENTITY), [*silver.IDENTITY], "left_semi"
-            )
-            left_out = _kept(lake.without_those_in(suspects, lake.unfinished(spark, name, gained.whole), silver.IDENTITY))
+            suspects = _known_among(of_type, started)
+            left_out = lake.kept(lake.without_those_in(suspects, lake.unfinished(spark, name, gained.whole), silver.IDENTITY))
             if missing := left_out.count():
                 lake.append(silver.typed(left_out, table), name)
                 repaired[type] = missing
         if counts.get((silver.NEW, type, False)):
             lake.append(silver.typed(of_type.where(F.col("verdict") == silver.NEW), table), name)
+    newly_refused = 0
     if by_verdict[silver.QUARANTINE]:
         refused = rows.where(F.col("verdict") == silver.QUARANTINE).drop("verdict", "unmet")
-        refused = _kept(lake.without_those_in(refused, lake.unfinished(spark, lake.QUARANTINE, gained.whole), silver.POSITION))
-        if not refused.isEmpty():
+        refused = lake.kept(lake.without_those_in(refused, lake.unfinished(spark, lake.QUARANTINE, gained.whole), silver.POSITION))
+        if newly_refused := refused.count():
             lake.append(refused, lake.QUARANTINE)
     written = [lake.EVENTS, lake.QUARANTINE, *(f"{lake.SILVER}.{table.name}" for table in by_type.values())]
     results = [
@@ -97,6 +86,7 @@ def curate_events(spark: SparkSession, run: Run) -> tuple[dict[str, Any], list[R
         "duplicates": by_verdict[silver.DUPLICATE] + by_verdict[silver.KNOWN] - sum(repaired.values()),
         "conflicts": conflicts,
         "quarantined": by_verdict[silver.QUARANTINE] - conflicts,
+        "newly_refused": newly_refused,
     }
     return done, results
 
@@ -108,7 +98,7 @@ def curate_dead_letters(spark: SparkSession, split_bytes: int) -> dict[str, Any]
         return {"dead_letters_read": 0, "dead_letters": 0}
     read = gained.rows.count()
     letters = silver.first_of_each(gained.rows, "dead_letter_id", "kafka_topic", "kafka_partition", "kafka_offset")
-    new = _kept(lake.without_those_in(letters, spark.table(lake.DEAD_LETTERS), ["dead_letter_id"]))
+    new = lake.kept(lake.without_those_in(letters, spark.table(lake.DEAD_LETTERS), ["dead_letter_id"]))
     number = new.count()
     if number:
         lake.append(new, lake.DEAD_LETTERS)
@@ -121,40 +111,55 @@ def _first_seen(rows: DataFrame, started: DataFrame | None) -> DataFrame:
     seen = rows.where((F.col("verdict") == silver.NEW) | (F.col("reason") == "quality"))
     if started is None:
         return seen
-    known = rows.where(F.col("verdict") == silver.KNOWN).join(started.select(*silver.IDENTITY), [*silver.IDENTITY], "left_semi")
-    return seen.unionByName(known)
+    return seen.unionByName(_known_among(rows, started))
+
+
+def _known_among(rows: DataFrame, started: DataFrame) -> DataFrame:
+    """The rows of identities that a run which was cut off had written to silver.events."""
+    return rows.where(F.col("verdict") == silver.KNOWN).join(started.select(*silver.IDENTITY), [*silver.IDENTITY], "left_semi")
+
+
+def _cost(run: Run, job: str, done: Mapping[str, Any], size: Input, seconds: float) -> Cost:
+    read = done["read"] + done.get("dead_letters_read", 0)
+    by_type = (number for what in ("inserted", "repaired", "mended") for number in done.get(what, {}).values())
+    written = sum((*by_type, *(done.get(what, 0) for what in ("newly_refused", "dead_letters"))))
+    return Cost(run.id, job, run.at, seconds, rows_read=read, rows_written=written, files_read=size.files, bytes_read=size.bytes)
 
 
 def _as_json(run: Run, results: Sequence[Result]) -> str:
     return json.dumps([each.row(run.id, run.at) for each in results])
 
 
-def _kept(rows: DataFrame) -> DataFrame:
-    """`rows` as they are now. (`persist` would not do: Spark computes it again once a table that it was read from is written.)"""
-    return rows.localCheckpoint(eager=True, storageLevel=StorageLevel.DISK_ONLY)
-
-
 def main() -> None:
-    """Curate once, with the settings of the environment."""
+    """Curate once, with the settings of the environment and the days of the command line."""
     started, at = time.monotonic(), datetime.now(UTC)
     try:
-        of = options(os.environ)
+        of, days = options(os.environ), days_of(sys.argv[1:])
         plan = read_plan(of.schemas)
         by_type = tables(plan)
+        marks = Marks(read_marks(of.schemas), of.env["PRIVACY_KEY"])
         expected = read_expectations(
             of.schemas, properties_of({ref: schema for schemas in plan.values() for ref, schema in schemas.items()})
         )
         jvm = start_jvm(of)
         with alone(jvm, of.env):
             pairs = [(f"{lake.BRONZE}.events", lake.EVENTS), (f"{lake.BRONZE}.dead_letters", lake.DEAD_LETTERS)]
-            size = lake.gain(jvm, catalog_properties(of.env), pairs)
+            if days is None:
+                size = lake.gain(jvm, catalog_properties(of.env), pairs)
+            else:
+                size = lake.held(jvm, catalog_properties(of.env), f"{lake.BRONZE}.events", *days.bounds)
             parallel = parallelism(size, of.limits)
             spark = open_session(of, parallel)
             lake.make_fixed_tables(spark)
             lake.make_typed_tables(spark, by_type.values())
-            run = Run(of.env.get("AIRFLOW_CTX_DAG_RUN_ID", f"manual__{at.isoformat()}"), at, by_type, expected, parallel.split_bytes)
-            done, results = curate_events(spark, run)
-            done |= curate_dead_letters(spark, parallel.split_bytes)
+            run = Run(of.env.get("AIRFLOW_CTX_DAG_RUN_ID", f"manual__{at.isoformat()}"), at, by_type, expected, parallel.split_bytes, marks)
+            results: list[Result] = []
+            if days is None:
+                done, results = curate_events(spark, run)
+                done |= curate_dead_letters(spark, parallel.split_bytes)
+            else:
+                done = curate_again(spark, run, days)
+            lake.record(spark, _cost(run, "silver" if days is None else "backfill", done, size, round(time.monotonic() - started, 1)))
     except (OptionsError, PlanError, ExpectationsError, lake.TableMismatch, Busy, NoLake, NoSpark) as error:
         sys.exit("\n".join(f"curation: {line}" for line in getattr(error, "problems", [error])))
     how = {

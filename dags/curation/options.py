@@ -1,13 +1,19 @@
 """The settings of curation, typed: where the lake is, where Spark runs, and with how much. Pure, and free of Spark."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 from dags.curation.parallelism import MOST_EXECUTOR_CORES, Limits
 
-_NEEDED = ("LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY", "SPARK_JARS", "SCHEMAS_DIR")
+# The name of the advisory lock in the catalog's PostgreSQL of whoever may write to silver: a curation, or an erasure.
+LOCK = "headrace curation"
+_NEEDED = (
+    *("LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY", "SPARK_JARS", "SCHEMAS_DIR"),
+    "PRIVACY_KEY",
+)
 _MASTER = re.compile(r"local|yarn|spark://[\w.-]+:\d+(,[\w.-]+:\d+)*|k8s://\S+")
 _MEMORY = re.compile(r"[1-9]\d*[kmgt]")
 _KNOWN = {
@@ -52,6 +58,35 @@ class Options:
     def schemas(self) -> Path:
         """The folder with the tracking plan."""
         return Path(self.env["SCHEMAS_DIR"])
+
+
+@dataclass(frozen=True)
+class Days:
+    """Days (UTC), both included."""
+
+    first: date
+    last: date
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """The moments from which on and before which they are, as RFC 3339."""
+        return f"{self.first}T00:00:00+00:00", f"{self.last + timedelta(days=1)}T00:00:00+00:00"
+
+
+def days_of(arguments: Sequence[str]) -> Days | None:
+    """The days of `--from DAY --to DAY`, None where there are no arguments. Raises OptionsError."""
+    if not arguments:
+        return None
+    usage = f"{' '.join(arguments)!r} is not --from YYYY-MM-DD --to YYYY-MM-DD"
+    if len(arguments) != 4 or (arguments[0], arguments[2]) != ("--from", "--to"):
+        raise OptionsError([usage])
+    try:
+        days = Days(*(date.fromisoformat(arguments[place]) for place in (1, 3)))
+    except ValueError:
+        raise OptionsError([usage]) from None
+    if days.last < days.first:
+        raise OptionsError([f"--to {days.last} is before --from {days.first}"])
+    return days
 
 
 def options(env: Mapping[str, str]) -> Options:

@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 
+from headrace.privacy import Tree, tree
+
 # What curation says of an event beside what it was sent with.
 FLAGS = ("is_late", "clock_skew_seconds")
 # The columns that every typed table begins with; a property of the same name gets the prefix `data_`.
@@ -91,6 +93,15 @@ def read_plan(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
             for name in events
         }
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise PlanError(f"{folder}: {type(error).__name__}: {' '.join(str(error).split())}: run `headrace schemas check`") from None
+
+
+def read_marks(folder: Path) -> dict[str, Tree]:
+    """Event type -> what of it identifies a person. Raises PlanError."""
+    try:
+        events = yaml.safe_load((folder / "tracking_plan.yaml").read_text())["events"]
+        return {name: tree(of.get("pii") or {}) for name, of in events.items()}
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise PlanError(f"{folder}: {type(error).__name__}: {' '.join(str(error).split())}: run `headrace schemas check`") from None
 
 

@@ -16,13 +16,12 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from dags.curation.options import Options
+from dags.curation.options import LOCK, Options
 from dags.curation.parallelism import Parallelism
 
 _LOGGING = Path(__file__).parent / "log4j2.properties"
 # A run is short: the second compiler would cost more than it gains.
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xss4m", f"-Dlog4j2.configurationFile={_LOGGING}")
-_LOCK = "headrace curation"
 
 
 class Busy(Exception):
@@ -194,7 +193,7 @@ def alone(jvm: Any, env: Mapping[str, str], wait: float = 300) -> Iterator[None]
 
 def _try_lock(connection: Any) -> bool:
     statement = connection.createStatement()
-    result = statement.executeQuery(f"SELECT pg_try_advisory_lock(hashtext('{_LOCK}'))")
+    result = statement.executeQuery(f"SELECT pg_try_advisory_lock(hashtext('{LOCK}'))")
     result.next()
     held = bool(result.getBoolean(1))
     statement.close()

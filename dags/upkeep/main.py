@@ -8,15 +8,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
-from trino.dbapi import connect
 from trino.exceptions import Error, TrinoQueryError
 
+from dags.runs import trino_statements
 from dags.upkeep.tables import WORK, BadRetention, Done, Measure, hours_of, metadata, quoted, shown, statement
+from headrace.trino import connection
 
 CATALOG = "lake"
 _LAYERS = ("bronze", "silver", "gold")
@@ -27,9 +28,9 @@ _CHANGED = ("TRANSACTION_CONFLICT", "ICEBERG_COMMIT_ERROR", "TABLE_NOT_FOUND")
 def look(cursor: Any, table: str) -> Measure:
     """Measure a table. Raises TrinoQueryError."""
     cursor.execute(f"SELECT count(*), coalesce(sum(file_size_in_bytes), 0) FROM {metadata(table, 'files')}")
-    [files, size] = cursor.fetchone()
+    [[files, size]] = cursor.fetchall()
     cursor.execute(f"SELECT count(*) FROM {metadata(table, 'snapshots')}")
-    [snapshots] = cursor.fetchone()
+    [[snapshots]] = cursor.fetchall()
     cursor.execute(f"SHOW COLUMNS FROM {quoted(table)}")
     column = cursor.fetchall()[0][0]
     began = time.monotonic()
@@ -40,7 +41,7 @@ def look(cursor: Any, table: str) -> Measure:
 
 def keep(cursor: Any, work: str, table: str, history_hours: int) -> Done:
     """Do `work` to a table. Raises TrinoQueryError where that failed for another reason than that somebody changed the table meanwhile."""
-    began = time.monotonic()
+    began, started_at = time.monotonic(), datetime.now(UTC)
     after = before = look(cursor, table)
     problem = None
     try:
@@ -51,7 +52,14 @@ def keep(cursor: Any, work: str, table: str, history_hours: int) -> Done:
         if error.error_name not in _CHANGED:
             raise
         problem = f"changed meanwhile, left for the next run ({error.error_name})"
-    return Done(table, work, before, after, round(time.monotonic() - began, 2), problem)
+    return Done(table, work, before, after, started_at, round(time.monotonic() - began, 2), problem)
+
+
+def remember(cursor: Any, done: Sequence[Done], run_id: str) -> None:
+    """Put what was done into lake.gold.runs. Raises TrinoQueryError."""
+    for each, values in trino_statements([one.cost(run_id) for one in done]):
+        cursor.execute(each, values or None)
+        cursor.fetchall()
 
 
 def tables(cursor: Any) -> Iterator[str]:
@@ -64,14 +72,10 @@ def tables(cursor: Any) -> Iterator[str]:
         yield from (f"{CATALOG}.{layer}.{name}" for [name] in cursor.fetchall())
 
 
-def cursor_of(env: Mapping[str, str]) -> Any:
-    """Trino, allowed to forget history as young as the settings say."""
-    address = urlsplit(env["TRINO_URL"])
+def cursor_of(env: Mapping[str, str], source: str = "maintain") -> Any:
+    """Trino, allowed to forget history as young as the settings say. `source`: what its list of queries calls us."""
     youngest = {f"{CATALOG}.{what}_min_retention": "0s" for what in ("expire_snapshots", "remove_orphan_files")}
-    connection = connect(  # type: ignore[no-untyped-call]
-        host=address.hostname, port=address.port, user=env["TRINO_USER"], source="maintain", session_properties=youngest
-    )
-    return connection.cursor()
+    return connection(env, source, session_properties=youngest).cursor()
 
 
 def main() -> None:
@@ -91,6 +95,7 @@ def main() -> None:
                 done.append(keep(cursor, work, table, hours))
             except TrinoQueryError as error:  # the others have their turn all the same
                 failed.append(f"{table}: {' '.join(error.message.split())}")
+        remember(cursor, done, env.get("AIRFLOW_CTX_DAG_RUN_ID", f"manual__{datetime.now(UTC).isoformat()}"))
     except BadRetention as error:
         sys.exit(f"upkeep: {error}")
     except (Error, requests.RequestException) as error:

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
+
+from dags.runs import Cost
 
 # What the tasks of the DAG `maintain` are called, in their order: each does one thing to every table.
 WORK = ("compact", "expire", "sweep", "analyze")
@@ -29,19 +32,26 @@ class Measure:
 
 @dataclass(frozen=True)
 class Done:
-    """What was done to a table. `problem` says why it was left as it was."""
+    """What was done to a table, from `started_at` on. `problem` says why it was left as it was."""
 
     table: str
     work: str
     before: Measure
     after: Measure
+    started_at: datetime
     seconds: float
     problem: str | None = None
 
     def as_row(self) -> dict[str, Any]:
         """Flat, for the log's line of JSON."""
-        named = {f"{when}_{key}": value for when in ("before", "after") for key, value in asdict(getattr(self, when)).items()}
-        return {"table": self.table, "work": self.work, "seconds": self.seconds, **named, "problem": self.problem}
+        return {"table": self.table, "work": self.work, "seconds": self.seconds, **self._measures(), "problem": self.problem}
+
+    def cost(self, run_id: str) -> Cost:
+        """As a row of lake.gold.runs."""
+        return Cost(run_id, self.work, self.started_at, self.seconds, self.table, **self._measures())
+
+    def _measures(self) -> dict[str, Any]:
+        return {f"{key}_{when}": value for when in ("before", "after") for key, value in asdict(getattr(self, when)).items()}
 
 
 def quoted(name: str) -> str:

@@ -1,5 +1,6 @@
 """Silver to gold with the real dbt and Trino, in schemas of its own in the lake."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from dags.upkeep.main import cursor_of
+from dags.upkeep.tables import statement
 from tests.integration.warehouse import Warehouse, warehouse
 
-pytestmark = pytest.mark.timeout(1800)  # several builds
+pytestmark = [pytest.mark.usefixtures("servers"), pytest.mark.timeout(1800)]  # several builds
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TABLES = (
     *("customer_features", "customer_features_by_day", "dim_customer", "dim_product", "fact_activity", "fact_page_view"),
@@ -157,11 +160,37 @@ def test_gold_holds_what_silver_holds_and_a_second_build_changes_nothing(lake: W
     }
     assert funnel(lake) == {("website", date(2026, 11, 20)): [1, 1, 1]}
 
+    # Upkeep forgot the snapshot that was read up to: what came after a compaction of it is read alone, else everything once more.
+    lake.sql("ALTER TABLE {silver}.page_view EXECUTE optimize")
+    forget(lake, "page_view")
+    lake.silver.append("page_view", [event("v5", "c2", "2026-11-20 10:20:00", "website", url="https://x/d", path="/d")])
+    lake.silver.append("add_to_cart", [event("k3", "c2", "2026-11-20 10:30:00", "website", product_id="cd-3", quantity=1, price_usd=7.5)])
+    forget(lake, "add_to_cart")
+    lake.build()
+    assert "table_changes(" in lake.compiled("fact_page_view")
+    assert "table_changes(" not in lake.compiled("dim_product")
+    assert {*lake.rows("fact_page_view", "event_id")} == {"v1", "v2", "v3", "v4", "v5"}
+    assert {id: row["price_usd"] for id, row in lake.rows("dim_product", "product_id").items()} == {
+        "cd-1": Decimal("29.99"),
+        "cd-2": Decimal("5.00"),
+        "cd-3": Decimal("7.50"),
+    }
+    assert sessions(lake) == {
+        ("s1", "10:00", "11:00", "c1", 5, 3, 1, Decimal("29.99"), "/"),
+        (None, "10:10", "10:30", "c2", 3, 1, 0, Decimal(0), "/d"),
+    }
+
     # What should not be is said: here a purchase of nobody.
     lake.silver.append("purchase", [event("nobody", None, "2026-11-20 10:00:00", quantity=1, amount_usd=1.0)])
     built = lake.dbt("build")
     assert built.returncode == 1
     assert "one_row_for_each_fact_purchase" in built.stdout
+
+
+def forget(lake: Warehouse, table: str) -> None:
+    """Leave of a table's history its present alone."""
+    cursor_of(os.environ).execute(statement("expire", f"lake.{lake.silver_schema}.{table}", 0)).fetchall()
+    assert lake.sql(f'SELECT count(*) FROM {{silver}}."{table}$snapshots"') == [[1]]
 
 
 def versions(lake: Warehouse) -> dict[tuple[str, str], list[tuple[str, str | None, str | None, str | None]]]:

@@ -22,6 +22,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 
 from headrace.lake import LakeSettings, load_catalog
+from headrace.privacy import pseudonym
 from headrace.settings import Settings
 from runtime import java
 from tests.collector_real_kafka import free_port
@@ -46,7 +47,7 @@ DEAD_LETTERS = pa.schema(
 )
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
-pytestmark = pytest.mark.timeout(900)  # several starts of Spark
+pytestmark = [pytest.mark.usefixtures("servers"), pytest.mark.timeout(900)]  # several starts of Spark
 
 
 class _Settings(LakeSettings, Settings):
@@ -84,10 +85,10 @@ class Lake:
         table = self.catalog.create_table_if_not_exists("bronze.dead_letters", DEAD_LETTERS)
         table.append(pa.Table.from_pylist(rows, schema=DEAD_LETTERS))
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin a curation."""
         python = str(ROOT / ".runtime/venvs/spark/bin/python")
-        command = [os.environ.get("SPARK_PYTHON", python), "-m", "dags.curation.main"]
+        command = [os.environ.get("SPARK_PYTHON", python), "-m", "dags.curation.main", *arguments]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
@@ -98,9 +99,9 @@ class Lake:
         done: dict[str, Any] = json.loads(out.splitlines()[-1])
         return done
 
-    def curate(self) -> dict[str, Any]:
+    def curate(self, *arguments: str) -> dict[str, Any]:
         """Curate once."""
-        return self.finish(self.start())
+        return self.finish(self.start(*arguments))
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a silver table; none where it is not there."""
@@ -202,9 +203,9 @@ def test_each_event_is_in_silver_once_or_in_quarantine_with_a_reason(lake: Lake)
         event("huge", '{"quantity":10000000000000000000000,"amount_usd":1}'),
         event("future", '{"quantity":1,"amount_usd":1}', time=NOW + timedelta(days=3)),
         event("1970", '{"quantity":1,"amount_usd":1}', time=datetime(1970, 1, 1, tzinfo=UTC)),
-        event("strange", "{}", type="strange"),
+        event("strange", '{"email":"b@example.com"}', type="strange"),
         event("version", '{"quantity":1,"amount_usd":1}', dataschema="purchase/9-0-0"),
-        event("who", '{"created_at":"2020-02-29T23:59:60.5+01:00","email":"a@example.com"}', type="identify"),
+        event("who", '{"created_at":"2020-02-29T23:59:60.5+01:00","email":"a@example.com","name":"Ann"}', type="identify"),
         event("same", '{"url":"https://example.com"}', type="page_view", source="a"),
         event("same", '{"method":"sso"}', type="login", source="b"),
     )
@@ -232,6 +233,12 @@ def test_each_event_is_in_silver_once_or_in_quarantine_with_a_reason(lake: Lake)
     assert purchases["twice"]["time"] == NOW - timedelta(days=2)
     assert (purchases["conflict"]["amount_usd"], purchases["conflict"]["subject"]) == (1.0, "c1")
     assert lake.by_id("identify")["who"]["created_at"] == datetime(2020, 2, 29, 22, 59, 59, 999999, tzinfo=UTC)
+    who = lake.by_id("identify")["who"]
+    assert (who["email"], who["name"]) == (pseudonym(lake.env["PRIVACY_KEY"], "a@example.com"), None)
+    assert json.loads(who["data_json"]) == {"created_at": "2020-02-29T23:59:60.5+01:00", "email": who["email"]}
+    # Nobody knows what of a type that is not in the plan identifies a person.
+    [strange] = [row for row in lake.rows("quarantine") if row["id"] == "strange"]
+    assert (strange["data"], strange["enrichment"], strange["subject"]) == (None, None, pseudonym(lake.env["PRIVACY_KEY"], "c1"))
     assert sorted((row["source"], row["type"]) for row in lake.rows("events") if row["id"] == "same") == [
         ("a", "page_view"),
         ("b", "login"),
@@ -253,10 +260,11 @@ def test_each_event_is_in_silver_once_or_in_quarantine_with_a_reason(lake: Lake)
         event("late", '{"quantity":1,"amount_usd":7}', time=NOW - timedelta(days=9000)),
         event("plain", '{"amount_usd":29.33,"quantity":3}'),
         event("full", '{"quantity":9,"amount_usd":9}'),
+        event("who", '{"name":"Ann","email":"a@example.com","created_at":"2020-02-29T23:59:60.5+01:00"}', type="identify"),
     )
     lake.append_dead_letters("d2", "d3")
     second = lake.curate()
-    assert (second["read"], second["inserted"], second["duplicates"], second["conflicts"]) == (3, {"purchase": 1}, 1, 1)
+    assert (second["read"], second["inserted"], second["duplicates"], second["conflicts"]) == (4, {"purchase": 1}, 2, 1)
     assert (second["dead_letters_read"], second["dead_letters"]) == (2, 1)
     assert set(lake.by_id("purchase")) == {"plain", "full", "twice", "conflict", "late"}
     assert lake.by_id("purchase")["full"]["quantity"] == 2
@@ -266,8 +274,11 @@ def test_each_event_is_in_silver_once_or_in_quarantine_with_a_reason(lake: Lake)
         with lake.catalog.load_table(name).transaction() as change:
             change.remove_properties("headrace.curated-snapshot")
     again = lake.curate()
-    assert (again["read"], again["inserted"], again["repaired"], again["dead_letters"]) == (18, {}, {}, 0)
+    assert (again["read"], again["inserted"], again["repaired"], again["dead_letters"]) == (19, {}, {}, 0)
     assert lake.snapshots() == before
+    costs = lake.catalog.load_table("gold.runs").scan().to_arrow().sort_by("started_at").to_pylist()
+    assert sorted((cost["rows_read"], cost["rows_written"]) for cost in costs[:2]) == [(0, 0), (18, 7 + 7 + 2)]
+    assert [(cost["job"], cost["rows_read"], cost["rows_written"]) for cost in costs[2:]] == [("silver", 6, 3), ("silver", 24, 0)]
 
 
 def test_a_killed_curation_is_repaired_by_the_next_and_a_new_property_becomes_a_column(lake: Lake, tmp_path: Path) -> None:
@@ -416,3 +427,45 @@ def test_a_cluster_curates_as_this_machine_does(lake: Lake, cluster: str) -> Non
     again = lake.curate()
     assert (again["executors"], again["executor_cores"]) == (1, 2)
     assert {table: sorted(map(str, lake.rows(table))) for table in tables} == made
+
+
+def test_days_are_curated_again_by_the_plan_as_it_is_now(lake: Lake, tmp_path: Path) -> None:
+    schemas = tmp_path / "schemas"
+    shutil.copytree(ROOT / "schemas", schemas)
+    lake.env["SCHEMAS_DIR"] = str(schemas)
+    before = NOW - timedelta(days=3)
+    data = '{"quantity":1,"amount_usd":1,"coupon":"MAY"}'
+    lake.append(
+        event("mended", data),
+        event("other day", data, received_at=before),
+        event("released", data, dataschema="purchase/1-1-0"),
+        event("still refused", '{"quantity":1.5,"amount_usd":1}'),
+        event("conflict", '{"quantity":1,"amount_usd":1}'),
+        event("conflict", '{"quantity":1,"amount_usd":2}'),
+    )
+    assert lake.curate()["inserted"] == {"purchase": 3}
+    assert "coupon" not in lake.by_id("purchase")["mended"]
+
+    schema = json.loads((schemas / "purchase/1-0-0.json").read_text())
+    schema["properties"]["coupon"] = {"type": "string"}
+    for version in ("1-0-0", "1-1-0"):
+        (schemas / f"purchase/{version}.json").write_text(json.dumps(schema))
+    days = ("--from", f"{NOW:%Y-%m-%d}", "--to", f"{NOW:%Y-%m-%d}")
+    again = lake.curate(*days)
+    assert (again["read"], again["inserted"], again["mended"]) == (5, {"purchase": 1}, {"purchase": 1})
+    assert (again["released"], again["newly_refused"]) == (1, 0)
+    purchases = lake.by_id("purchase")
+    assert {id: row["coupon"] for id, row in purchases.items()} == {"mended": "MAY", "other day": None, "released": "MAY", "conflict": None}
+    assert {row["id"] for row in lake.rows("events")} == set(purchases)
+    assert sorted((row["id"], row["reason"]) for row in lake.rows("quarantine")) == [
+        ("conflict", "id_conflict"),
+        ("still refused", "row_rejected"),
+    ]
+
+    snapshots = lake.snapshots()
+    twice = lake.curate(*days)
+    assert (twice["inserted"], twice["mended"], twice["released"], twice["newly_refused"]) == ({}, {}, 0, 0)
+    assert lake.snapshots() == snapshots
+    lake.append(event("next", data), event("released", data, dataschema="purchase/1-1-0"))  # an ordinary run goes on where it was
+    ordinary = lake.curate()
+    assert (ordinary["read"], ordinary["inserted"], ordinary["duplicates"], ordinary["repaired"]) == (2, {"purchase": 1}, 1, {})

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pytest
 from pyiceberg.exceptions import CommitFailedException
 
+from dags.runs import RUNS
 from dags.upkeep import main as upkeep
 from dags.upkeep.tables import WORK, statement
 from tests.integration import lakes
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 ROWS = pa.schema([pa.field("id", pa.string()), pa.field("amount", pa.float64())])
 COMMITS = 12
@@ -57,6 +60,18 @@ def test_a_table_of_many_small_files_becomes_one_and_holds_the_same(cursor: Any,
     assert iceberg(table).properties["headrace.offset.x.0"] == "7"
     cursor.execute(f"SHOW STATS FOR {table}")
     assert {row[0]: row[2] for row in cursor.fetchall()}["id"] == COMMITS
+
+
+def test_what_was_done_is_among_the_runs(cursor: Any, table: str) -> None:
+    run_id = f"test-{table}"
+    try:
+        done = upkeep.keep(cursor, "compact", table, 0)
+        upkeep.remember(cursor, [done], run_id)
+        cursor.execute(f"SELECT job, table_name, started_at, files_before, files_after, rows_read FROM {RUNS} WHERE run_id = '{run_id}'")
+        assert cursor.fetchall() == [["compact", table, done.started_at, COMMITS, 1, None]]
+    finally:
+        cursor.execute(f"DELETE FROM {RUNS} WHERE run_id = '{run_id}'")
+        cursor.fetchall()
 
 
 def test_history_that_is_young_enough_stays(cursor: Any, table: str) -> None:

@@ -1,15 +1,16 @@
 """The rule of parallelism, and the settings of curation."""
 
 from collections.abc import Mapping
+from datetime import date
 
 import pytest
 
-from dags.curation.options import OptionsError, options
+from dags.curation.options import Days, OptionsError, days_of, options
 from dags.curation.parallelism import Input, Limits, Parallelism, parallelism
 
 MB = 1024 * 1024
 STORE = ("S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY")
-ENV = dict.fromkeys((*STORE, "LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "SPARK_JARS", "SCHEMAS_DIR"), "x")
+ENV = dict.fromkeys((*STORE, "LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "SPARK_JARS", "SCHEMAS_DIR", "PRIVACY_KEY"), "x")
 CLUSTER = ENV | {"CURATION_MASTER": "spark://h:7077", "CURATION_DRIVER_HOST": "10.0.0.1"}
 
 
@@ -74,4 +75,29 @@ def test_a_wrong_setting_is_said(env: Mapping[str, str], problem: str) -> None:
     with pytest.raises(OptionsError) as caught:
         options(env)
     assert len(caught.value.problems) == 1
+    assert problem in caught.value.problems[0]
+
+
+def test_without_arguments_it_is_an_ordinary_run() -> None:
+    assert days_of([]) is None
+
+
+def test_the_last_day_is_whole() -> None:
+    days = days_of(["--from", "2026-02-27", "--to", "2026-02-28"])
+    assert days == Days(date(2026, 2, 27), date(2026, 2, 28))
+    assert days.bounds == ("2026-02-27T00:00:00+00:00", "2026-03-01T00:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--from", "2026-02-27"], "'--from 2026-02-27' is not --from YYYY-MM-DD --to YYYY-MM-DD"),
+        (["--from", "2026-02-30", "--to", "2026-03-01"], "is not --from YYYY-MM-DD --to YYYY-MM-DD"),
+        (["--to", "2026-02-27", "--from", "2026-02-26"], "is not --from YYYY-MM-DD --to YYYY-MM-DD"),
+        (["--from", "2026-02-27", "--to", "2026-02-26"], "--to 2026-02-26 is before --from 2026-02-27"),
+    ],
+)
+def test_wrong_days_are_said(arguments: list[str], problem: str) -> None:
+    with pytest.raises(OptionsError) as caught:
+        days_of(arguments)
     assert problem in caught.value.problems[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dags.curation.plan import ATTRIBUTES, PlanError, ddl, parse_ddl, read_plan, table, tables
+from dags.curation.plan import ATTRIBUTES, PlanError, ddl, parse_ddl, read_marks, read_plan, table, tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,3 +118,16 @@ def test_a_plan_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> No
 
 def test_a_type_named_like_a_table_of_curation_gets_another() -> None:
     assert table("events", {"events/1-0-0": schema(a=True)}).name == "event_events"
+
+
+def test_the_marks_of_this_checkout() -> None:
+    marks = read_marks(ROOT / "schemas")
+    assert marks["identify"] == {"data": {"email": "hash", "name": "drop"}}
+    assert marks["purchase"] == {}
+    assert set(marks) == set(read_plan(ROOT / "schemas"))
+
+
+def test_marks_of_a_plan_that_is_wrong_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tracking_plan.yaml").write_text("events: {order: {pii: [email]}}")
+    with pytest.raises(PlanError, match=r"AttributeError.*headrace schemas check"):
+        read_marks(tmp_path)

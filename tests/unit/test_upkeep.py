@@ -1,8 +1,15 @@
 """What upkeep says to Trino."""
 
+from dataclasses import asdict
+from datetime import UTC, datetime
+
 import pytest
 
+from dags.runs import columns, trino_statements
 from dags.upkeep.tables import LEAST_ORPHAN_HOURS, BadRetention, Done, Measure, hours_of, quoted, shown, statement
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+DONE = Done("lake.bronze.events", "compact", Measure(1200, 3_400_000, 9, 2.5), Measure(1, 1_000_000, 10, 0.25), NOW, 4.04)
 
 
 @pytest.mark.parametrize(("said", "hours"), [("24h", 24), ("7d", 168), ("1h", 1)])
@@ -31,9 +38,32 @@ def test_unknown_work_is_refused() -> None:
 
 
 def test_the_log_shows_before_and_after() -> None:
-    done = Done("lake.bronze.events", "compact", Measure(1200, 3_400_000, 9, 2.5), Measure(1, 1_000_000, 10, 0.25), 4.04)
+    done = DONE
     assert shown([done]) == [
         "table               files       MB          snapshots  query s       took s",
         "lake.bronze.events  1,200 -> 1  3.4 -> 1.0  9 -> 10    2.50 -> 0.25  4.0",
     ]
-    assert done.as_row()["before_files"] == 1200
+    assert done.as_row()["files_before"] == 1200
+
+
+def test_what_was_done_is_a_row_of_the_runs() -> None:
+    made, table, insert = trino_statements([DONE.cost("scheduled__1"), DONE.cost("scheduled__2")])
+    assert made == ("CREATE SCHEMA IF NOT EXISTS lake.gold", [])
+    assert table[0].startswith(f"CREATE TABLE IF NOT EXISTS lake.gold.runs ({columns('trino')}) WITH ")
+    names = [column.split()[0] for column in columns("spark").split(", ")]
+    assert insert[0].count("?") == len(insert[1]) == 2 * len(names)
+    row = dict(zip(names, insert[1], strict=False))
+    assert row == asdict(DONE.cost("scheduled__1"))
+    assert {name: value for name, value in row.items() if value is not None} == {
+        "run_id": "scheduled__1",
+        "job": "compact",
+        "started_at": NOW,
+        "seconds": 4.04,
+        "table_name": "lake.bronze.events",
+        **{"files_before": 1200, "files_after": 1, "bytes_before": 3_400_000, "bytes_after": 1_000_000},
+        **{"snapshots_before": 9, "snapshots_after": 10, "query_seconds_before": 2.5, "query_seconds_after": 0.25},
+    }
+
+
+def test_where_nothing_was_done_nothing_is_inserted() -> None:
+    assert [statement.split()[0] for statement, _ in trino_statements([])] == ["CREATE", "CREATE"]

@@ -2,7 +2,7 @@
 The rows that `relation` gained since this model was last built, as something to select from (decision 0027). What a model was built from
 stands in the property headrace.built-from of its table; remember_snapshots writes it after the rows.
 
-All rows: at the first build, and where the snapshots in between are not known any more or did more than append (rows were removed).
+All rows: at the first build, and where the snapshots in between are not there any more or did more than append (rows were removed).
 None: where there is no new snapshot, or new ones only wrote the same rows into other files.
 #}
 {% macro new_rows(relation) -%}
@@ -25,7 +25,7 @@ None: where there is no new snapshot, or new ones only wrote the same rows into 
         select value, null, key from {{ metadata_of(this, 'properties') }} where key = 'headrace.built-from'
         {% endif %}
     {%- endcall -%}
-    {%- set found = namespace(now='none', since='none', at=none, gained=[]) -%}
+    {%- set found = namespace(now='none', since='none', at=none, start=none, gained=[]) -%}
     {%- set snapshots = {} -%}
     {%- for value, parent, what in load_result('snapshots').data -%}
         {%- if what == 'current-snapshot-id' -%}{%- set found.now = value -%}
@@ -33,23 +33,26 @@ None: where there is no new snapshot, or new ones only wrote the same rows into 
         {%- else -%}{%- do snapshots.update({value: (parent, what)}) -%}
         {%- endif -%}
     {%- endfor -%}
-    {#- From the present snapshot back to the one that is known; `at` ends elsewhere where that is no ancestor. -#}
+    {#- From the present snapshot back to the one that is known; `at` ends elsewhere where that is no ancestor. `start` is the one before
+        the first that added rows: the known one, of which only its number may be left, or a compaction of it. -#}
     {%- set found.at = found.now -%}
     {%- for _ in snapshots if found.at in snapshots and found.at != found.since -%}
-        {%- do found.gained.append(snapshots[found.at][1]) -%}
-        {%- set found.at = snapshots[found.at][0] -%}
+        {%- set parent, what = snapshots[found.at] -%}
+        {%- do found.gained.append(what) -%}
+        {%- if what == 'append' -%}{%- set found.start = parent -%}{%- endif -%}
+        {%- set found.at = parent -%}
     {%- endfor -%}
     {%- set appended = found.at == found.since and found.gained | reject('in', ('append', 'replace')) | list == [] -%}
     {%- set note = '/* built from ' ~ name ~ ' ' ~ found.since ~ ' to ' ~ found.now ~ ' */ ' -%}
-    {%- if not is_incremental() or not appended -%}
-        {{ return(note ~ relation) }}
-    {%- elif 'append' not in found.gained -%}
+    {%- if is_incremental() and appended and 'append' not in found.gained -%}
         {{ return(note ~ '(select * from ' ~ relation ~ ' where false)') }}
+    {%- elif not is_incremental() or not appended or found.start not in snapshots -%}
+        {{ return(note ~ relation) }}
     {%- else -%}
         {#- The limit limits nothing: it keeps the function in a stage of its own, without which Trino 476 cannot plan some joins
             ("Cannot overwrite distribution with SOURCE"). -#}
         {{ return(note ~ "(select * from table(" ~ relation.database ~ ".system.table_changes(schema_name => '" ~ relation.schema
-            ~ "', table_name => '" ~ relation.identifier ~ "', start_snapshot_id => " ~ found.since ~ ", end_snapshot_id => " ~ found.now
+            ~ "', table_name => '" ~ relation.identifier ~ "', start_snapshot_id => " ~ found.start ~ ", end_snapshot_id => " ~ found.now
             ~ ")) limit 1000000000000)") }}
     {%- endif -%}
 {%- endmacro %}

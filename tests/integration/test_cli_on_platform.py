@@ -4,12 +4,16 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 HEADRACE = Path(__file__).parents[2] / "bin" / "headrace"
 
@@ -108,16 +112,28 @@ def test_sql_of_files_and_pipes(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("trino")
 def test_the_prompt_of_sql() -> None:
-    """In a terminal: statements over several lines, a mistake that ends nothing, the end by Ctrl-D."""
+    """In a terminal: statements over several lines, a mistake that ends nothing, a half-typed one given up by Ctrl-C, the end by Ctrl-D."""
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell in the background has it ignored by all that it starts
         os.execv(HEADRACE, [str(HEADRACE), "sql"])  # noqa: S606
     shown = b""
-    typed = [b"select 40 +\n", b"2 as answer; select nope;\n", b"select 'still ' || 'here' as said;\n", b"\x04"]
+    typed = [
+        b"select 40 +\n",
+        b"2 as answer; select nope;\n",
+        b"select 'given\n",
+        b"\x03",
+        b"select 'still ' || 'here' as said;\n",
+        b"\x04",
+    ]
+    answered = 0  # a prompt is answered once: what was typed is echoed in pieces, after it
     with suppress(OSError):  # how a terminal says that the other side is gone
         while piece := os.read(terminal, 65536):
             shown += piece
-            if typed and re.search(rb"(headrace> |       -> )\S*$", shown):
+            if typed and re.search(rb"(headrace> |       -> )(\x1b\[[0-9;?]*[a-zA-Z])*$", shown[answered:]):
+                answered = len(shown)
+                while Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "R":
+                    time.sleep(0.01)  # a Ctrl-C between the prompt and the wait for a key is seen by CPython with the next key only
                 os.write(terminal, typed.pop(0))
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
     text = shown.decode()

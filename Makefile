@@ -13,7 +13,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 ALONE := requirements/postgres requirements/cdnow
 FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys http2
 
-.PHONY: help native try-native up down status logs clean demo docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate verify verify-controls lock lock-jars services dev
+.PHONY: help native try-native env secrets compose-tool test-compose audit up down status logs clean demo docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-lake verify verify-controls lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -39,16 +39,32 @@ demo: services ## Send real events through the running platform and account for 
 docs: services ## Build the documentation of the gold tables (dbt) and serve it on DOCS_PORT
 	@$(PYTHON) -m cli docs
 
+env: ## Write .env with random secrets, where there is none: for `docker compose up`
+	@python3 -m runtime.envfile .env .env.example
+
+secrets: ## Write a random secret or a certificate for production to each file in SECRETS_DIR (.secrets) that is not there
+	@python3 -c "from pathlib import Path; from runtime.envfile import write_secrets; \
+	  print('Wrote:', ', '.join(write_secrets(Path('$(or $(SECRETS_DIR),.secrets)'), Path('.env.example'))) or 'nothing, all are there')"
+
+test-compose: dev ## docker-compose.yml on a real engine, from nothing to nothing (PROFILE=core; PRODUCTION=1; REAL_IMAGES=1; KEEP=1)
+	@PROFILE=$(or $(PROFILE),full) $(PYTHON) -m tests.compose.run
+
+audit: services ## List every locked package (.runtime/sbom.json), and fail where one is known to be vulnerable or could not be checked
+	@$(PYTHON) -m runtime.audit
+
+compose-tool: dev ## Build `docker compose` from its Go module, for `make lint` on a machine without it
+	@$(PYTHON) -c "from pathlib import Path; from tests.compose.engine import plugin; print(plugin(Path.cwd(), 'docker-compose'))"
+
 test: dev native ## All tests, on a platform of their own (KEEP=1 leaves it running; ARGS go to pytest)
 	@$(PYTHON) -m tests.run $(ARGS)
 
 lint: dev ## ruff, mypy, the import rules, the tracking plan (AGAINST=origin/main: and whether its schemas may follow those there)
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m cli schemas check $(if $(AGAINST),--against $(AGAINST))
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && $(PYTHON) -m mypy . && .venv/bin/lint-imports && $(PYTHON) -m tests.compose.config && $(PYTHON) -m cli schemas check $(if $(AGAINST),--against $(AGAINST))
 
 fuzz: dev native ## Fuzz what reads a client's bytes, SECONDS (60) for each target, or one of them (TARGET=segment)
 	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do echo "$$target" && $(PYTHON) -m tests.fuzz.collector $$target -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
-bench: bench-startup bench-collector bench-enricher bench-loaders bench-curate ## All measurements (tables go to benchmarks/results/)
+bench: bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-lake ## All measurements (tables go to benchmarks/results/)
 
 bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
 	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
@@ -64,6 +80,9 @@ bench-loaders: dev ## Events a second of the enricher and of both loaders, on th
 
 bench-curate: dev ## What a curation costs by the size of silver and of its input, on lakes of its own on the running platform (ARGS)
 	@$(PYTHON) -m benchmarks.curate $(ARGS)
+
+bench-lake: dev native ## A million simulated events and CDNOW, from the producers to gold, on a platform of its own (ARGS)
+	@$(PYTHON) -m benchmarks.lake $(ARGS)
 
 verify: dev native ## Send, harm (FAULTS=60 SEED=1 ACKS=20000), and account for every event, on a platform of its own (KEEP=1 leaves it)
 	@$(PYTHON) -m verify $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(ACKS),--acks $(ACKS)) $(ARGS)
@@ -92,18 +111,18 @@ collector/_native.abi3.so: collector/native/Cargo.toml collector/native/Cargo.lo
 	@cp .runtime/build/native/release/lib_native.so $@
 
 # ---- the environment: made anew only where the requirements changed ------------------------------------------------------------------
-services: .runtime/stamps/services
-dev: .runtime/stamps/dev
+services: .venv/stamps/services
+dev: .venv/stamps/dev
 
 # dev has all of services: who has it once keeps it.
-.runtime/stamps/services: requirements/services.txt | .venv/bin/python
-	@if [ -f .runtime/stamps/dev ]; then $(MAKE) --no-print-directory dev; else \
+.venv/stamps/services: requirements/services.txt | .venv/bin/python
+	@if [ -f .venv/stamps/dev ]; then $(MAKE) --no-print-directory dev; else \
 	  echo "Installing the services' packages" && $(UV) pip sync --quiet --require-hashes --python $(PYTHON) requirements/services.txt; fi
 	@mkdir -p $(@D) && touch $@
 
-.runtime/stamps/dev: requirements/dev.txt | .venv/bin/python
+.venv/stamps/dev: requirements/dev.txt | .venv/bin/python
 	@echo "Installing the packages for tests" && $(UV) pip sync --quiet --require-hashes --python $(PYTHON) requirements/dev.txt
-	@mkdir -p $(@D) && touch $@ .runtime/stamps/services
+	@mkdir -p $(@D) && touch $@ .venv/stamps/services
 
 .venv/bin/python: | $(UV)
 	@$(UV) venv --quiet --python 3.11 .venv

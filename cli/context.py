@@ -17,7 +17,8 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 class _Env(dict[str, str]):
     def __missing__(self, name: str) -> str:
-        sys.exit(f"headrace: no setting {name} in {_env_file()}: compare it with .env.example")
+        where = _env_file() if os.environ.get("HEADRACE_ENV_FILE") != "" else "the environment"
+        sys.exit(f"headrace: no setting {name} in {where}: compare it with .env.example")
 
 
 def _env_file() -> Path:
@@ -25,7 +26,12 @@ def _env_file() -> Path:
 
 
 def settings() -> dict[str, str]:
-    """The platform's settings, of the file named by HEADRACE_ENV_FILE, else of .env. Asking for one that is not there ends the command."""
+    """The platform's settings, of the file named by HEADRACE_ENV_FILE, else of .env. Asking for one that is not there ends the command.
+
+    Where HEADRACE_ENV_FILE is there and empty, as in a container, they are the environment's.
+    """
+    if os.environ.get("HEADRACE_ENV_FILE") == "":
+        return _Env(os.environ)
     return _Env(read_env_file(_env_file()))
 
 

@@ -73,7 +73,7 @@ def demo(
         with _step("Noting where the topics end"):
             kafka = stations.Kafka(env)
         with _step("Sending"):
-            plan = send(env, run=uuid.uuid4().hex[:8], purchases=purchases, data=_purchases_file())
+            plan = send(env, run=uuid.uuid4().hex[:8], purchases=purchases, data=ROOT / env["ENRICHMENT_API_DATA_FILE"])
         account = _account(env, kafka, plan, began, within)
     except (Unavailable, GaveUp, RequestRefused) as problem:
         fail(f"{problem}: `make status` shows what runs")
@@ -87,10 +87,6 @@ def demo(
     if not account.balances:
         fail("not everything that was sent is accounted for, once: see the rows marked no")
     out.print("Everything sent is accounted for, once.", style="green")
-
-
-def _purchases_file() -> Path:
-    return ROOT / ".runtime" / "data" / "cdnow" / "CDNOW_master.txt"
 
 
 def _account(env: Mapping[str, str], kafka: stations.Kafka, plan: Plan, began: datetime, within: int) -> Account:
@@ -171,9 +167,9 @@ def _spelt(reasons: Mapping[str, int]) -> str:
 
 
 def _search(env: Mapping[str, str]) -> Any:
-    from elasticsearch import Elasticsearch
+    from headrace.search import client_of
 
-    return Elasticsearch(env["ELASTICSEARCH_URL"], request_timeout=30)
+    return client_of(env, request_timeout=30)
 
 
 def _catalog(env: Mapping[str, str]) -> Any:
@@ -185,14 +181,13 @@ def _catalog(env: Mapping[str, str]) -> Any:
 
 @contextmanager
 def _cursor(env: Mapping[str, str]) -> Iterator[Any]:
-    import trino
+    from headrace.trino import connection
 
-    host, port = env["TRINO_URL"].removeprefix("http://").rsplit(":", 1)
-    connection = trino.dbapi.connect(host=host, port=int(port), user=env["TRINO_USER"])  # type: ignore[no-untyped-call]
+    opened = connection(env, "headrace")
     try:
-        yield connection.cursor()
+        yield opened.cursor()
     finally:
-        connection.close()
+        opened.close()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

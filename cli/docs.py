@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from cli.context import ROOT, err, fail, out, settings
+from dags.headrace_environments import dbt_paths
 
 _DBT = ROOT / ".runtime" / "venvs" / "dbt" / "bin" / "dbt"
-_PROJECT = ROOT / "dags" / "models"
 
 
 def docs(build_only: Annotated[bool, typer.Option("--build-only", help="Write the page, print where it is, and end.")] = False) -> None:
@@ -38,15 +38,11 @@ def docs(build_only: Annotated[bool, typer.Option("--build-only", help="Write th
 def build(env: Mapping[str, str], environment: Mapping[str, str]) -> Path:
     """The page, made anew by dbt for the platform with the settings `env`. Ends the command where that fails."""
     output = ROOT / env["STATE_DIR"] / "data" / "dbt" / "docs"
-    own = {
-        **{name: str(_PROJECT) for name in ("DBT_PROJECT_DIR", "DBT_PROFILES_DIR")},
-        **{name: str(output) for name in ("DBT_TARGET_PATH", "DBT_LOG_PATH")},
-        **dict.fromkeys(("DBT_SEND_ANONYMOUS_USAGE_STATS", "DBT_VERSION_CHECK", "DBT_USE_COLORS"), "false"),
-    }
     if not _DBT.is_file():
         fail(f"no dbt at {_DBT.relative_to(ROOT)}: `make up` installs it (PROFILE=full)")
+    own = {**environment, **env, **dbt_paths(ROOT, output, output)}
     command = [str(_DBT), "--quiet", "docs", "generate", "--static"]
-    done = subprocess.run(command, env={**environment, **env, **own}, capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(command, env=own, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         said = next((line.strip() for line in reversed(done.stdout.splitlines()) if line.strip()), "no reason given")
         fail(f"dbt: {said} (Trino is at {env['TRINO_URL']}; all that dbt said is in {output / 'dbt.log'})")

@@ -150,13 +150,12 @@ def _trino(env: Env) -> str:
     url = env["TRINO_URL"]
     if _get(f"{url}/v1/info").json()["starting"]:
         raise Ill(f"{url}: it is still starting: try again in half a minute")
-    from trino.dbapi import connect
     from trino.exceptions import Error
 
+    from headrace.trino import connection
+
     try:
-        cursor = connect(  # type: ignore[no-untyped-call]
-            host=urlsplit(url).hostname, port=urlsplit(url).port, user=env["TRINO_USER"]
-        ).cursor()
+        cursor = connection(env, "headrace").cursor()
         cursor.execute("show catalogs")
         _missing("catalog", {"lake", "elasticsearch"} - {row[0] for row in cursor.fetchall()})
     except Error as error:
@@ -165,7 +164,7 @@ def _trino(env: Env) -> str:
 
 
 def _airflow(env: Env) -> str:
-    url = f"http://{env['BIND_HOST']}:{env['AIRFLOW_PORT']}"
+    url = env["AIRFLOW_URL"]
     parts = _get(f"{url}/api/v2/monitor/health").json()
     ill = sorted(name for name, part in parts.items() if part["status"] not in ("healthy", None))
     if ill:

@@ -5,17 +5,18 @@ import re
 import readline
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import requests
 import typer
 from rich.table import Table
-from trino.dbapi import Connection, connect
+from trino.dbapi import Connection
 from trino.exceptions import Error, HttpError, TrinoConnectionError, TrinoQueryError
 
 from cli.context import ROOT, err, fail, not_reachable, out, settings
+from headrace.trino import connection
 
 # A quote or comment that is not closed goes on to the end.
 _PARTS = re.compile(r"'(?:[^']|'')*(?:'|$)|\"(?:[^\"]|\"\")*(?:\"|$)|--[^\n]*|/\*.*?(?:\*/|$)|;|[^'\";/-]+|.", re.DOTALL)
@@ -45,15 +46,15 @@ def sql(
     if not (statement or file) and not sys.stdin.isatty():
         wanted += statements(sys.stdin.read())
     env = settings()
-    with _connection(env) as connection:
+    with connection(env, "headrace", max_attempts=1) as opened:
         if not (statement or file) and sys.stdin.isatty():
-            _prompt(connection, env)
+            _prompt(opened, env)
             return
         if not wanted:
             fail("there is no statement")
         for one in wanted:
             try:
-                _run(connection, one, as_csv)
+                _run(opened, one, as_csv)
             except Refused as problem:
                 fail(f"{problem}{f' (in: {one[:80]})' if len(wanted) > 1 else ''}")
 
@@ -81,13 +82,6 @@ def _joined(parts: list[str]) -> str:
     return "".join(parts).strip() if any(part.strip() and not part.startswith(("--", "/*")) for part in parts) else ""
 
 
-def _connection(env: Mapping[str, str]) -> Connection:
-    address = urlsplit(env["TRINO_URL"])
-    return connect(  # type: ignore[no-untyped-call, no-any-return]
-        host=address.hostname, port=address.port, user=env["TRINO_USER"], http_scheme=address.scheme, source="headrace", max_attempts=1
-    )
-
-
 def _prompt(connection: Connection, env: Mapping[str, str]) -> None:
     """Statements as they are typed, until the end of input. One that fails ends nothing."""
     past = ROOT / env["STATE_DIR"] / "sql-history"
@@ -97,41 +91,46 @@ def _prompt(connection: Connection, env: Mapping[str, str]) -> None:
     out.print("Statements end with a semicolon; Ctrl-D or exit ends the prompt.", style="dim")
     typed = ""
     try:
-        while (line := _line("headrace> " if not typed else "       -> ")) is not None:
-            if not typed and line.strip().rstrip(";").lower() in ("exit", "quit"):
+        while True:
+            try:
+                line = input("headrace> " if not typed else "       -> ")
+                if not typed and line.strip().rstrip(";").lower() in ("exit", "quit"):
+                    break
+                ended, typed = split(f"{typed}\n{line}")
+                for one in ended:
+                    _answer(connection, one)
+            except KeyboardInterrupt:  # what was typed so far, or what runs, is given up
+                out.print()
+                typed = ""
+            except EOFError:
+                out.print()
                 break
-            ended, typed = split(f"{typed}\n{line}")
-            for one in ended:
-                try:
-                    _run(connection, one, as_csv=False)
-                except Refused as problem:
-                    err.print(str(problem), markup=False, style="red")
     finally:
-        past.parent.mkdir(parents=True, exist_ok=True)
-        readline.write_history_file(past)
+        with suppress(OSError):  # in a container there is no place for it
+            past.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(past)
 
 
-def _line(prompt: str) -> str | None:
-    """A typed line; empty where it was given up (Ctrl-C), None at the end of input."""
+def _answer(connection: Connection, statement: str) -> None:
     try:
-        return input(prompt)
-    except KeyboardInterrupt:
-        out.print()
-        return ""
-    except EOFError:
-        out.print()
-        return None
+        _run(connection, statement, as_csv=False)
+    except Refused as problem:
+        err.print(str(problem), markup=False, style="red")
 
 
 def _run(connection: Connection, statement: str, as_csv: bool) -> None:
     """Run one statement and print its rows. Raises Refused; ends the command where Trino is not there."""
+    cursor = connection.cursor()
     try:
-        cursor = connection.cursor()
         cursor.execute(statement)
         rows = cursor.fetchall()
         names = [column[0] for column in cursor.description or []]
     except (TrinoConnectionError, requests.RequestException):
         not_reachable("Trino", f"{connection.http_scheme}://{connection.host}:{connection.port}")
+    except KeyboardInterrupt:
+        with suppress(Error, HttpError, requests.RequestException):
+            cursor.cancel()
+        raise
     except TrinoQueryError as error:
         raise Refused(f"Trino: {' '.join(error.message.split())}") from None
     except (Error, HttpError) as error:

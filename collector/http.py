@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import cache
 from http import HTTPStatus
-from socket import socket
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -21,11 +20,10 @@ import httptools
 import msgspec
 
 from collector.admission import Admission
+from collector.listening import SWEEP_EVERY, Listening
 from headrace.dead_letter import Unavailable
 
-_SWEEP_EVERY = 0.5  # seconds between two looks at who is too slow
 _LAST_CALL = 0.3  # seconds that a connection stays open for what its client has sent already, when the server stops
-_PATIENCE = 2.0  # seconds that a body may take where others wait for its room
 _LINGER = 2.0  # seconds that a client which is refused in the middle of its request gets to read why
 _PIPELINED = 64  # requests that may wait on one connection; beside their bodies they cost memory that nobody counts
 _HEADER_BYTES = 4  # of a header besides its name and value: the colon, a space and the end of the line
@@ -120,61 +118,36 @@ AtOnce = Callable[[Request, Answered], bool]
 Dress = Callable[[str, dict[str, str], Answer], Answer]  # given the path and the headers of the request
 
 
-class Server:
+class Server(Listening["_Connection"]):
     """Serves `handler` on one listening socket. `handler` must not raise."""
 
     def __init__(self, handler: Handler, bounds: Bounds, admission: Admission, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(admission, bounds.receive_seconds, tls)
         self.handler = handler
         self.dressed: Dress = lambda _, __, answer: answer  # what is done to a refusal before it is sent
         # Takes a request whose head came before, and has it answered later, without a task; or leaves it, and says so, to `handler`.
         self.at_once: AtOnce = lambda _, __: False
         self.heads = Heads()
         self.bounds = bounds
-        self.admission = admission
         self.stopping = False
-        self.connections: set[_Connection] = set()
         self.date = b""
-        self.now = 0.0  # the loop's time, renewed by each sweep and each read
-        self._tls = tls
 
-    async def start(self, listener: socket) -> None:
-        """Take connections from now on."""
-        loop = self.loop = asyncio.get_running_loop()
-        handshake = self.bounds.receive_seconds if self._tls else None
-        self._server = await loop.create_server(
-            lambda: _Connection(self), sock=listener, ssl=self._tls, ssl_handshake_timeout=handshake, backlog=4096
-        )
-        self._sweep()
+    def _connection(self) -> "_Connection":
+        return _Connection(self)
 
-    async def stop(self, grace: float) -> None:
-        """Take no more connections, finish what is in flight for at most `grace` seconds, then close."""
+    async def _ask_to_leave(self) -> None:
         self.stopping = True
-        self._server.close()
         for connection in list(self.connections):
             connection.stop()
-        end = self.loop.time() + grace
-        while self.connections and self.loop.time() < end:
-            await asyncio.sleep(0.02)
-        for connection in list(self.connections):
-            connection.abort()
-        self._sweeper.cancel()
 
-    def admit(self, size: int) -> None:
-        """Count bytes that are held. Where there is no room, those who take long to send theirs lose it. Raises Unavailable."""
-        try:
-            self.admission.take(size)
-        except Unavailable:
-            late = self.loop.time() - _PATIENCE
-            for connection in [one for one in self.connections if one.holds_up(late)]:
-                connection.too_slow()
-            self.admission.take(size)
-
-    def _sweep(self) -> None:
-        now = self.now = self.loop.time()
-        self.date = formatdate(usegmt=True).encode()
-        for connection in [one for one in self.connections if one.expires <= now]:
+    def _cut_off(self, late: float) -> None:
+        for connection in [one for one in self.connections if one.holds_up(late)]:
             connection.too_slow()
-        self._sweeper = self.loop.call_later(_SWEEP_EVERY, self._sweep)
+
+    def _look(self) -> None:
+        self.date = formatdate(usegmt=True).encode()
+        for connection in [one for one in self.connections if one.expires <= self.now]:
+            connection.too_slow()
 
 
 class _Connection(asyncio.Protocol):
@@ -262,7 +235,7 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._half_closed = True
         asked = self._busy or bool(self._queue)
-        return asked and self._server._tls is None  # a client may shut down its side and still wait for the answer
+        return asked and self._server.tls is None  # a client may shut down its side and still wait for the answer
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -455,7 +428,7 @@ class _Connection(asyncio.Protocol):
             transport.close()
             return
         if not self._receiving and not self._choked:
-            self.expires = self._server.now + self._bounds.idle_seconds + _SWEEP_EVERY
+            self.expires = self._server.now + self._bounds.idle_seconds + SWEEP_EVERY
         if self._queue:
             self._go()
         elif not self._ended:

@@ -57,7 +57,7 @@ class Intake:
 
     def take(self, outcome: Outcome, sending: Sending) -> Awaitable[Taken]:
         """Write what became of the events. Raises Unavailable. Where all is good, it does not hold them while it waits for Kafka."""
-        if outcome.rejected or not outcome.messages or not self.outbox.takes(outcome.messages):
+        if not self.begins(outcome):
             return self._put(outcome, sending)
         done: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         taken = Taken(len(outcome.messages), ())
@@ -81,6 +81,10 @@ class Intake:
         for rejection in outcome.rejected:
             metrics.rejected(protocol, rejection.letter.reason).inc()
         return Taken(accepted, outcome.rejected)
+
+    def begins(self, outcome: Outcome) -> bool:
+        """Whether all of it can be written by `begin` now: events alone, and the outbox takes them."""
+        return not outcome.rejected and bool(outcome.messages) and self.outbox.takes(outcome.messages)
 
     def begin(self, messages: Sequence[Keyed], protocol: str, tell: Tell) -> None:
         """Write accepted events, where the outbox takes them, and `tell` what came of it. Meanwhile nothing here holds them."""

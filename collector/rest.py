@@ -105,7 +105,7 @@ class Rest:
         sending = intake.sending(way.protocol, way.key, request.client, way.agent)
         many = request.body[:1] == b"[" if way.many is None else way.many
         outcome = (intake.fast.batch if many else intake.fast.one)(request.body, way.form, sending)
-        if outcome is None or outcome.rejected or not outcome.messages or not intake.outbox.takes(outcome.messages):
+        if outcome is None or not intake.begins(outcome):
             return False
         path, headers = head.path, head.headers
 

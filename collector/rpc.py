@@ -61,7 +61,7 @@ class Rpc:
             return
         sending = intake.sending("grpc", sender.key, caller.address, sender.agent, "grpc")
         outcome = intake.fast.protobuf(body, self._event, sending) if intake.fast else None
-        if outcome is None or outcome.rejected or not outcome.messages or not intake.outbox.takes(outcome.messages):
+        if outcome is None or not intake.begins(outcome):
             answer = self._answer(body, outcome, sender.key, sending)
             task = asyncio.get_running_loop().create_task(self._answered(answer, place, started))
             place.stop = task.cancel  # which also holds it

@@ -53,7 +53,7 @@ def _breaks(old: Any, new: Any, roots: tuple[Any, Any], where: str, seen: frozen
         if refs in seen:
             return
         seen = seen | {refs}
-    old, new = _resolved(old, roots[0]), _resolved(new, roots[1])
+    old, new = resolved(old, roots[0]), resolved(new, roots[1])
     if old == new and not any(refs):
         return
     before, now = _types(old), _types(new)
@@ -113,7 +113,7 @@ def _ref(schema: Any) -> str:
     return str(schema.get("$ref", "")) if isinstance(schema, dict) else ""
 
 
-def _resolved(schema: Any, root: Any) -> Mapping[str, Any]:
+def resolved(schema: Any, root: Any) -> Mapping[str, Any]:
     """`schema`, or what it refers to; anything else than an object of JSON takes anything."""
     for _ in range(50):  # a chain of references
         ref = _ref(schema)

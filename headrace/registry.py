@@ -11,6 +11,7 @@ import msgspec
 import orjson
 import yaml
 
+from headrace import privacy
 from headrace.dead_letter import Invalid, Reason
 
 _TYPE = re.compile(r"[a-z][a-z0-9_]{0,49}")
@@ -37,7 +38,8 @@ class EventType(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen
     """One event type of the tracking plan.
 
     `version` is the one that an event gets which names none. `aliases` are other names under which clients send it (the name of a
-    Segment call or track event). `subject` says whether an event needs one. `pii` names fields of data that identify a person.
+    Segment call or track event). `subject` says whether an event needs one. `pii` says what becomes of fields that identify a person, in
+    Elasticsearch and from silver on (`headrace.privacy` has the form of places and actions).
     `enrich` names the enrichments asked for; one that is `required` is waited for, one that is `optional` (so where only names are
     listed) is left out while the enrichment API fails.
     """
@@ -47,13 +49,18 @@ class EventType(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen
     purpose: str
     aliases: tuple[str, ...] = ()
     subject: Literal["required", "optional"] = "optional"
-    pii: tuple[str, ...] = ()
+    pii: dict[str, str] = msgspec.field(default_factory=dict)
     enrich: tuple[str, ...] | dict[str, Need] = ()
 
     @property
     def enrichments(self) -> dict[str, Need]:
         """How much each enrichment asked for is needed, by name."""
         return self.enrich if isinstance(self.enrich, dict) else dict.fromkeys(self.enrich, "optional")
+
+    @property
+    def marks(self) -> privacy.Tree:
+        """The fields that identify a person."""
+        return privacy.tree(self.pii)
 
 
 class _Plan(msgspec.Struct, forbid_unknown_fields=True):
@@ -151,11 +158,9 @@ def _read(folder: Path) -> tuple[dict[str, EventType], dict[str, dict[str, Any]]
             problems += found
             if schema is not None:
                 schemas[f"{name}/{path.stem}"] = schema
-                problems += [
-                    f"{plan}: {name}: pii names {field!r}, which {path.name} has no property for"
-                    for field in of.pii
-                    if path.stem == of.version and field not in schema.get("properties", {})
-                ]
+        versions = [schema for ref, schema in schemas.items() if ref.startswith(name + "/")]
+        problems += [f"{plan}: {name}: {problem}" for problem in privacy.problems(of.pii, versions, of.enrich)] if versions else []
+    problems += _subject_problems(plan, events)
     planned = set(events) | _NO_TYPES
     problems += [
         f"{path}: there are schemas but {plan.name} has no event type {path.name!r}: add it there or remove the folder"
@@ -182,6 +187,16 @@ def _check_type(plan: Path, folder: Path, name: str, of: EventType) -> list[str]
     ]
     problems += [f"{plan}: {name}: {field} is empty" for field in ("owner", "purpose") if not getattr(of, field).strip()]
     return problems
+
+
+def _subject_problems(plan: Path, events: Mapping[str, EventType]) -> list[str]:
+    """A customer must be called the same in all types, or nothing can be joined any more."""
+    hashed = [name for name, of in events.items() if of.pii.get("subject") == privacy.HASH]
+    return [
+        f"{plan}: {name}: {hashed[0]} has pii subject: hash, and here it is not marked: hash or drop it in every type"
+        for name, of in events.items()
+        if hashed and "subject" not in of.pii
+    ]
 
 
 def _read_schema(path: Path) -> tuple[dict[str, Any] | None, list[str]]:

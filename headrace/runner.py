@@ -19,6 +19,7 @@ Rules that hold here:
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -116,6 +117,8 @@ class Runner(Generic[T]):
         self._new_batch = batch
         self._batch = batch()
         self._kept: list[Message] = []  # read and not taken into a batch
+        self._final: dict[Partition, int] = {}  # one after the last message that is final
+        self._expected: dict[Partition, int] = {}  # of partitions that were paused, and have not gone on yet: their next message
         self._marks = Marks(consumer)
         self._alone: Partition | None = None  # while it is read alone, all others are paused
         self._waiting = False
@@ -226,7 +229,35 @@ class Runner(Generic[T]):
     def _poll(self, most: int, seconds: float) -> list[Message]:
         """At most `most` messages, without Kafka's remarks. Raises KafkaException for a remark that means the end."""
         messages: list[Any] = self._consumer.consume(most, seconds)
-        return [message for message in messages if (error := message.error()) is None or self._remark(error)]
+        found = [message for message in messages if (error := message.error()) is None or self._remark(error)]
+        return self._without_repeated(found) if self._expected else found
+
+    def _without_repeated(self, messages: list[Message]) -> list[Message]:
+        """Those that were not read before the pause: librdkafka may go on from an earlier place than where it was paused."""
+        new, repeated = list[Message](), Counter[tuple[Partition, int]]()
+        for message in messages:
+            partition = _place(message)
+            expected = self._expected.get(partition, 0)
+            if message.offset() < expected and self._reaches(partition, expected):
+                repeated[partition, expected] += 1
+            else:
+                self._expected.pop(partition, None)
+                new.append(message)
+        for (partition, expected), number in repeated.items():
+            self._log.warning("read again: passed over", partition=partition, messages=number, expected=expected)
+        return new
+
+    def _reaches(self, partition: Partition, offset: int) -> bool:
+        """Whether there is as much of the partition as `offset`. Where not, it is another topic of that name, and all of it is new."""
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return end < 0 or end >= offset
+
+    def _expect(self) -> None:
+        """From here on, each partition goes on after what was read of it."""
+        read = dict(self._final)
+        for partition, offset in (*self._batch.offsets.items(), *((_place(message), message.offset() + 1) for message in self._kept)):
+            read[partition] = max(offset, read.get(partition, 0))
+        self._expected = read
 
     def _remark(self, error: KafkaError) -> bool:
         if error.fatal() or error.code() == KafkaError._FATAL:  # the latter is said once, by an error that does not call itself fatal
@@ -248,7 +279,7 @@ class Runner(Generic[T]):
             self._until_available(attempt)
         except Rewind as why:
             self._log.warning("reading again", why=str(why))
-            self._kept.clear()
+            self._forget()
             self._marks.forget()
         self._batch = self._new_batch()
         return final
@@ -274,6 +305,7 @@ class Runner(Generic[T]):
             elif isinstance(why, Unavailable | Rewind):
                 self._marks.try_release()
             raise
+        self._final |= batch.offsets
         self._marks.final(batch.offsets, self._alone)
         self._lag.final(batch.offsets)
         self._rejects.count(messages, len(rejected), self._clock())
@@ -310,6 +342,7 @@ class Runner(Generic[T]):
 
     def _wait(self, seconds: float) -> None:
         """Poll with everything paused. What arrives nevertheless is kept."""
+        self._expect()
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0 and not self._stop.is_set():
             self._consumer.pause(self._consumer.assignment())
@@ -318,6 +351,7 @@ class Runner(Generic[T]):
 
     def _resume(self) -> None:
         """Read on from all partitions, or from the one that is to be alone."""
+        self._expect()
         ours = self._consumer.assignment()
         self._consumer.resume([at for at in ours if self._alone in (None, (at.topic, at.partition))])
 
@@ -341,9 +375,18 @@ class Runner(Generic[T]):
         self._marks.forget(gone)
         self._drop(gone)
 
+    def _forget(self) -> None:
+        """What was read is read again, from where `settle` says."""
+        self._kept.clear()
+        self._final.clear()
+        self._expected.clear()
+
     def _drop(self, gone: set[Partition]) -> None:
         self._batch.drop(gone)
         self._kept = [message for message in self._kept if _place(message) not in gone]
+        for read in (self._final, self._expected):
+            for partition in gone:
+                read.pop(partition, None)
         self._lag.forget(gone)
 
 

@@ -1,13 +1,13 @@
 """The .env file: made from .env.example with random secrets, and kept in step with it."""
 
 import base64
+import hashlib
 import io
 import re
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-
-from dotenv import dotenv_values
 
 from runtime.errors import RuntimeFailure
 
@@ -75,6 +75,8 @@ def read(path: Path) -> dict[str, str]:
 
 def resolved(text: str) -> dict[str, str]:
     """The settings in `text`; the surrounding environment has no say in them."""
+    from dotenv import dotenv_values  # `make env` needs nothing but Python
+
     raw = dotenv_values(stream=io.StringIO(text), interpolate=False)
     values: dict[str, str] = {}
     for key, value in raw.items():
@@ -100,3 +102,58 @@ def write_privately(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.chmod(0o600)
     path.write_text(text)
+
+
+# Of production's override: what it asks for besides the passwords and keys of .env.example.
+ACCOUNTS = tuple(f"{name}_PASSWORD" for name in ("LOADER", "READER", "TRINO", "CURATION", "OPERATOR", "AIRFLOW", "SUPERSET", "ELASTIC"))
+_MORE = (*ACCOUNTS, "TRINO_SHARED_SECRET")
+# Trino's own list of those who may ask it, made of their passwords.
+_TRINO_USERS = ("curation", "operator", "superset")
+_TRINO_FILE = "TRINO_USERS"
+_ROUNDS = 20_000  # the passwords are random and long
+
+
+def write_secrets(folder: Path, example: Path) -> list[str]:
+    """A file with a random value for each secret of production that has none yet in `folder`, certificates, and what is made of them;
+    their names. Raises RuntimeFailure."""
+    from runtime import certificates
+
+    generated = [key for key, value in _keys(example.read_text()).items() if value == _GENERATE and key != "HEADRACE_WRITE_KEY"]
+    missing = [name for name in (*generated, *_MORE) if not (folder / name).is_file()]
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # nobody else comes to the files, which each container's own user has to be able to read
+    for name in missing:
+        _write(folder / name, _default(name, _GENERATE))
+    if not (folder / _TRINO_FILE).is_file() or {f"{name.upper()}_PASSWORD" for name in _TRINO_USERS} & {*missing}:
+        _write(folder / _TRINO_FILE, "".join(_trino_user(name, folder) for name in _TRINO_USERS))
+        missing.append(_TRINO_FILE)
+    return missing + certificates.write(folder)
+
+
+def _trino_user(name: str, folder: Path) -> str:
+    """A line of Trino's password file: PBKDF2, in hexadecimal, with SHA-1, the one hash that Trino 476 takes for it."""
+    salt = secrets.token_bytes(16)
+    digest = hashlib.pbkdf2_hmac("sha1", (folder / f"{name.upper()}_PASSWORD").read_bytes(), salt, _ROUNDS)
+    return f"{name}:{_ROUNDS}:{salt.hex()}:{digest.hex()}\n"
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    path.chmod(0o444)
+
+
+def main(path: Path, example: Path) -> int:
+    """`python -m runtime.envfile .env .env.example`: write or complete the file, and say so."""
+    fresh = not path.is_file()
+    try:
+        added = ensure_env_file(path, example)
+    except RuntimeFailure as failure:
+        print(f"headrace: {failure}", file=sys.stderr)
+        return 1
+    print(f"Wrote {path} with random secrets." if fresh else f"Added to {path}: {', '.join(added)}." if added else f"{path} is complete.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:])))

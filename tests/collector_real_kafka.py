@@ -6,6 +6,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from confluent_kafka import OFFSET_END, TopicPartition
+from confluent_kafka.admin import AdminClient
+
 from runtime.component import Place
 from runtime.servers.kafka import Kafka
 
@@ -51,6 +54,16 @@ class RealKafka:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def empty(self) -> None:
+        """Delete every message, so that who reads all reads what came after."""
+        admin = AdminClient({"bootstrap.servers": self.address})
+        topics = {name: topic for name, topic in admin.list_topics(timeout=10).topics.items() if not name.startswith("__")}
+        ends = [TopicPartition(name, number, OFFSET_END) for name, topic in topics.items() for number in topic.partitions]
+        until = time.monotonic() + 60
+        while problems := [problem for done in admin.delete_records(ends).values() if (problem := done.exception())]:
+            assert time.monotonic() < until, problems
+            time.sleep(0.2)  # one that has just started leads no partition yet
 
     def signal(self, number: int) -> None:
         assert self._process is not None

@@ -1,6 +1,6 @@
 """What stands in Kafka now, whoever wrote it."""
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from headrace import kafka
 
@@ -10,7 +10,7 @@ def written(address: str, *topics: str) -> list[tuple[bytes, bytes]]:
     consumer = Consumer(kafka.consumer_config(address, "check", enable_partition_eof=True))
     try:
         known = consumer.list_topics(timeout=10).topics
-        parts = [TopicPartition(topic, number, 0) for topic in topics for number in known[topic].partitions]
+        parts = [TopicPartition(topic, number, OFFSET_BEGINNING) for topic in topics for number in known[topic].partitions]
         consumer.assign(parts)
         found: list[tuple[bytes, bytes]] = []
         ended: set[tuple[str | None, int | None]] = set()

@@ -10,7 +10,6 @@ import math
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from socket import socket
 from typing import Any, NamedTuple
 
 from collector.admission import Admission
@@ -36,11 +35,9 @@ from collector.http2.frames import (
     frame,
 )
 from collector.http2.headers import MAX_LIST, Field, Unpacker, check_trailers
-from headrace.dead_letter import Unavailable
+from collector.listening import SWEEP_EVERY, Listening
 
-_SWEEP_EVERY = 0.5  # seconds between two looks at who is too slow
 _LAST_CALL = 0.3  # seconds in which a peer learns that the server stops, and what it sent before arrives
-_PATIENCE = 2.0  # seconds that a message may take where others wait for its room
 _LINGER = 2.0  # seconds that a peer which is cut off gets to read why
 
 _STREAM_WINDOW = 256 * 1024  # bytes of a stream that may come before it has room
@@ -177,61 +174,38 @@ class Stream:
         return frame(HEADERS, END_HEADERS | END_STREAM, self.id, last) if last else frame(DATA, END_STREAM, self.id)
 
 
-class Server:
+class Server(Listening["Connection"]):
     """Serves streams of one listening socket."""
 
     def __init__(
         self, stream: Callable[["Connection", int], Stream], bounds: Bounds, admission: Admission, tls: ssl.SSLContext | None = None
     ) -> None:
         """`stream` makes one, given its connection and its number."""
+        super().__init__(admission, bounds.receive_seconds, tls)
         self.stream = stream
         self.bounds = bounds
-        self.admission = admission
-        self.connections: set[Connection] = set()
         self.calls = 0
-        self.now = 0.0  # the loop's time, renewed by each sweep
-        self.tls = tls
         self.buffer = bytearray(_READ_BYTES)  # of all connections: what is read is taken before anything else is
         self.view = memoryview(self.buffer)
 
-    async def start(self, listener: socket) -> None:
-        """Take connections from now on."""
-        loop = self.loop = asyncio.get_running_loop()
-        handshake = self.bounds.receive_seconds if self.tls else None
-        self._server = await loop.create_server(
-            lambda: Connection(self), sock=listener, ssl=self.tls, ssl_handshake_timeout=handshake, backlog=4096
-        )
-        self._sweep()
+    def _connection(self) -> "Connection":
+        return Connection(self)
 
-    async def stop(self, grace: float) -> None:
-        """Take no more connections, finish what is in flight for at most `grace` seconds, then close."""
-        self._server.close()
+    async def _ask_to_leave(self) -> None:
         for connection in list(self.connections):
             connection.announce_leaving()
         await asyncio.sleep(_LAST_CALL)
         for connection in list(self.connections):
             connection.leave()
-        end = self.loop.time() + grace
-        while self.connections and self.loop.time() < end:
-            await asyncio.sleep(0.02)
-        for connection in list(self.connections):
-            connection.abort()
-        self._sweeper.cancel()
 
     def soon(self) -> float:
         """When what a peer has to do from now on must be done."""
-        return self.now + self.bounds.receive_seconds + _SWEEP_EVERY
+        return self.now + self.bounds.receive_seconds + SWEEP_EVERY
 
-    def admit(self, size: int) -> None:
-        """Count bytes that are held. Where there is no room, those who take long to send theirs lose it. Raises Unavailable."""
-        try:
-            self.admission.take(size)
-        except Unavailable:
-            late = self.loop.time() - _PATIENCE
-            slow = [stream for one in self.connections for stream in one.streams.values() if stream.holds_up(late)]
-            for stream in slow:
-                stream.late(math.inf)
-            self.admission.take(size)
+    def _cut_off(self, late: float) -> None:
+        slow = [stream for one in self.connections for stream in one.streams.values() if stream.holds_up(late)]
+        for stream in slow:
+            stream.late(math.inf)
 
     def room_for_one(self) -> bool:
         """Whether a connection more may come; one that has asked for nothing for long makes room."""
@@ -242,11 +216,9 @@ class Server:
             min(idle, key=lambda one: one.idle_since).end(Error.NO_ERROR, "idle")
         return bool(idle)
 
-    def _sweep(self) -> None:
-        now = self.now = self.loop.time()
+    def _look(self) -> None:
         for connection in list(self.connections):
-            connection.look(now)
-        self._sweeper = self.loop.call_later(_SWEEP_EVERY, self._sweep)
+            connection.look(self.now)
 
 
 class Connection(asyncio.BufferedProtocol):

@@ -44,6 +44,7 @@ _TYPES: dict[pa.DataType, IcebergType] = {
 _PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
     "commit.manifest-merge.enabled": "true",  # one manifest for each commit would make reading slow after a day
+    "write.delete.isolation-level": "snapshot",  # who deletes rows need not begin again for each commit of ours
     "write.metadata.delete-after-commit.enabled": "true",  # of old metadata.json only; snapshots and data are left to maintenance
     "write.metadata.previous-versions-max": "100",
 }

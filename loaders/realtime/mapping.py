@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from headrace import event
+from headrace import event, privacy
 from headrace.dead_letter import DeadLetter
 from headrace.event import EnrichedEvent
 from headrace.registry import SKIPPED, Registry
@@ -162,8 +162,30 @@ def _day(moment: str) -> str:
     return moment[:10].replace("-", ".")
 
 
-def event_document(of: EnrichedEvent) -> Document:
+class Marks:
+    """What the tracking plan marks as identifying a person, and the key of its hashes."""
+
+    def __init__(self, by_type: Mapping[str, privacy.Tree], key: str) -> None:
+        self._by_type = {type: marks for type, marks in by_type.items() if marks}
+        self._key = key
+
+    def masked(self, of: EnrichedEvent) -> EnrichedEvent:
+        """`of` as an index may hold it: itself where nothing of its type is marked."""
+        marks = self._by_type.get(of.type)
+        if marks is None:
+            return of
+        values = {"data": msgspec.json.decode(of.data), "enrichment": msgspec.json.decode(of.enrichment), "subject": of.subject}
+        values = privacy.masked(values, marks, self._key)
+        data, enrichment = (msgspec.Raw(_encode(values[name])) for name in ("data", "enrichment"))
+        return msgspec.structs.replace(of, data=data, enrichment=enrichment, subject=values.get("subject"))
+
+
+UNMARKED = Marks({}, "")
+
+
+def event_document(of: EnrichedEvent, marks: Marks = UNMARKED) -> Document:
     """The document of an event. Its id is the same for all sendings of the event."""
+    of = marks.masked(of)
     receipt = of.receipt
     document = _EventDocument(
         id=of.id,

@@ -16,7 +16,7 @@ import structlog
 from headrace import event
 from headrace.dead_letter import Invalid, Reason, Unavailable
 from headrace.messages import Message, Partition, Rejected, letter_in
-from loaders.realtime.mapping import Document, bare_dead_letter_document, dead_letter_document, event_document
+from loaders.realtime.mapping import UNMARKED, Document, Marks, bare_dead_letter_document, dead_letter_document, event_document
 
 SERVICE = "realtime-loader"
 Item = tuple[Message, Document]
@@ -55,11 +55,12 @@ class Bulk(Protocol):
 
 
 class RealtimeStage:
-    """Messages of `events_topic` are enriched events, all others dead letters."""
+    """Messages of `events_topic` are enriched events, all others dead letters. What `marks` says of events identifies a person."""
 
-    def __init__(self, bulk: Bulk, events_topic: str) -> None:
+    def __init__(self, bulk: Bulk, events_topic: str, marks: Marks = UNMARKED) -> None:
         self._bulk = bulk
         self._events_topic = events_topic
+        self._marks = marks
         self._pool = ThreadPoolExecutor(_LANES, "bulk")
         self._log = structlog.get_logger()
         # What is settled of a batch of which other items wait: where the message is from, and its refusal if it has one.
@@ -70,7 +71,7 @@ class RealtimeStage:
         if message.topic() != self._events_topic:
             return dead_letter_document(letter_in(SERVICE, message))
         try:
-            return event_document(event.decode_enriched(message.value() or b""))
+            return event_document(event.decode_enriched(message.value() or b""), self._marks)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(Reason.UNPARSEABLE, f"not an event as the enricher writes it: {error}") from None
 

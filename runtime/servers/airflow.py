@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from runtime import java
 from runtime.component import Place, Program
@@ -13,6 +14,7 @@ from runtime.supervisor import clean_environment, log_path
 from runtime.venvs import make_venv
 
 _API = "airflow-api-server"
+_CONFIGURATION = Path(__file__).with_suffix("") / "airflow.cfg"
 
 
 class Airflow:
@@ -77,17 +79,12 @@ class Airflow:
 
 
 def settings(place: Place) -> dict[str, str]:
-    """Airflow's own settings, as the environment that every one of its processes must have alike."""
+    """What differs between platforms of Airflow's own settings: the environment that every one of its processes must have alike."""
     address, home = place.url("AIRFLOW_PORT"), place.data("airflow").resolve()
     sections: dict[str, dict[str, object]] = {
         "core": {
             "dags_folder": place.root / "dags",
-            "load_examples": False,
-            "dags_are_paused_at_creation": False,
-            "executor": "LocalExecutor",
-            "parallelism": 2,
             "fernet_key": place.env["AIRFLOW_FERNET_KEY"],
-            "hostname_callable": "socket.gethostname",
             "execution_api_server_url": f"{address}/execution/",
             "simple_auth_manager_users": f"{place.env['AIRFLOW_ADMIN_USER']}:admin",
             "simple_auth_manager_passwords_file": place.conf("airflow").resolve() / "passwords.json",
@@ -95,17 +92,13 @@ def settings(place: Place) -> dict[str, str]:
         "database": {
             "sql_alchemy_conn": database_url(place, "airflow", "+psycopg2"),
             "sql_alchemy_conn_async": database_url(place, "airflow", "+asyncpg"),
-            "sql_alchemy_pool_size": 2,
         },
-        "api": {"base_url": address, "secret_key": place.env["AIRFLOW_JWT_SECRET"], "instance_name": "Headrace", "expose_config": False},
+        "api": {"base_url": address, "secret_key": place.env["AIRFLOW_JWT_SECRET"]},
         "api_auth": {"jwt_secret": place.env["AIRFLOW_JWT_SECRET"]},
-        "dag_processor": {"parsing_processes": 1, "refresh_interval": 30, "min_file_process_interval": 60, "print_stats_interval": 600},
-        "triggerer": {"capacity": 50},
-        "logging": {"base_log_folder": home / "logs", "colored_console_log": False},
-        "usage_data_collection": {"enabled": False},
+        "logging": {"base_log_folder": home / "logs"},
     }
     flat = {f"AIRFLOW__{section}__{key}".upper(): str(value) for section, keys in sections.items() for key, value in keys.items()}
-    return {"AIRFLOW_HOME": str(home), "MALLOC_ARENA_MAX": "2", **flat}
+    return {"AIRFLOW_HOME": str(home), "AIRFLOW_CONFIG": str(_CONFIGURATION), "MALLOC_ARENA_MAX": "2", **flat}
 
 
 def task_environment(place: Place) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Elasticsearch, put together from its published jars, which lack a launcher and `GET /`: two small Java files add them."""
 
-import json
 import shutil
 import subprocess
 import zipfile
@@ -15,10 +14,11 @@ from runtime.maven import fetch_jars
 from runtime.probes import http_ok
 
 _HERE = Path(__file__).parent
-_SOURCES = _HERE / "elasticsearch_node"
+_SOURCES = _HERE / "elasticsearch"
 _POM = _HERE.parent / "maven" / "elasticsearch"
 _MODULE = "transport-netty4"
 _MODULE_FILES = ("plugin-descriptor.properties", "entitlement-policy.yaml")
+_BUILT_FROM = ("Launcher.java", "RootPlugin.java", "log4j2.properties", "plugin-descriptor.properties")
 _RELEASE = "17"
 
 
@@ -33,29 +33,17 @@ class Elasticsearch:
         """The jars, and the home folder made of them."""
         jars = place.servers / "elasticsearch-jars"
         fetch_jars(_POM, jars, say)
-        stamp = digest_of(_POM / "sha256.txt", *sorted(_SOURCES.iterdir()))
+        stamp = digest_of(_POM / "sha256.txt", *(_SOURCES / name for name in _BUILT_FROM))
         with built_as_a_whole(self._home(place), stamp) as home:
             if home is not None:
                 say("compiling the launcher")
                 _assemble(jars, home)
 
     def configure(self, place: Place) -> None:
-        """elasticsearch.yml and the logging configuration."""
+        """The files of runtime/servers/elasticsearch as they are."""
         conf = place.conf(self.name)
-        settings = {
-            "cluster.name": "headrace",
-            "node.name": "headrace",
-            "path.data": str(place.data(self.name)),
-            "path.logs": str(place.state / "log"),
-            "network.host": place.env["BIND_HOST"],
-            "http.port": int(place.env["ELASTICSEARCH_PORT"]),
-            "transport.port": "0",
-            "discovery.type": "single-node",
-            "cluster.routing.allocation.disk.threshold_enabled": False,
-            "action.destructive_requires_name": True,
-        }
-        (conf / "elasticsearch.yml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()))
-        shutil.copyfile(_SOURCES / "log4j2.properties", conf / "log4j2.properties")
+        for name in ("elasticsearch.yml", "log4j2.properties"):
+            shutil.copyfile(_SOURCES / name, conf / name)
 
     def programs(self, place: Place) -> Sequence[Program]:
         """The node."""
@@ -76,6 +64,12 @@ class Elasticsearch:
                 name=self.name,
                 command=command,
                 ready=lambda: http_ok(f"{address}/_cluster/health?wait_for_status=yellow&timeout=1s"),
+                environment={
+                    "ELASTICSEARCH_DATA": str(place.data(self.name).resolve()),
+                    "ELASTICSEARCH_LOGS": str((place.state / "log").resolve()),
+                    "ELASTICSEARCH_BIND_HOST": place.env["BIND_HOST"],
+                    "ELASTICSEARCH_BIND_PORT": place.env["ELASTICSEARCH_PORT"],
+                },
                 directory=home,
                 ports={"http": "ELASTICSEARCH_PORT"},
                 url=address,

@@ -2,34 +2,23 @@
 
 import base64
 import contextlib
+import re
+import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
-from headrace.kafka import ensure_topics, topics
-from runtime import java
+from runtime import java, provision
 from runtime.component import Place, Program
-from runtime.errors import RuntimeFailure
 from runtime.fetching import run
 from runtime.maven import fetch_jars
 from runtime.probes import port_open
 
 _POM = Path(__file__).parent.parent / "maven" / "kafka"
-_LOGGING = """\
-# To the console only: the supervisor keeps and rotates what is printed.
-status = error
-appender.console.type = Console
-appender.console.name = console
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = [%d{ISO8601}] %p %m (%c)%n
-rootLogger.level = info
-rootLogger.appenderRef.console.ref = console
-logger.config.name = org.apache.kafka.common.config.AbstractConfig
-logger.config.level = warn
-"""
+_FILES = Path(__file__).with_suffix("")
+_ASKED = re.compile(r"\$\{env:([A-Z_]+)\}")  # as Kafka's own EnvVarConfigProvider does in a container
 
 
 class Kafka:
@@ -48,30 +37,15 @@ class Kafka:
         host, port, controller = place.env["BIND_HOST"], place.env["KAFKA_PORT"], place.env["KAFKA_CONTROLLER_PORT"]
         data = place.data(self.name)
         settings = {
-            "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.voters": f"1@{host}:{controller}",
-            "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{host}:{port}",
-            "log.dirs": data,
-            # A misspelt topic is an error, not a new topic.
-            "auto.create.topics.enable": "false",
-            "num.partitions": place.env["KAFKA_PARTITIONS"],
-            # One node: these default to three copies.
-            "offsets.topic.replication.factor": 1,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
-            # Their defaults (50) are for clusters; here they cost files and start-up time.
-            "offsets.topic.num.partitions": 10,
-            "transaction.state.log.num.partitions": 10,
-            "group.initial.rebalance.delay.ms": 0,
+            "KAFKA_CONTROLLER": f"{host}:{controller}",
+            "KAFKA_LISTENERS": f"PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{host}:{port}",
+            "KAFKA_DATA": str(data),
+            "KAFKA_PARTITIONS": place.env["KAFKA_PARTITIONS"],
         }
         conf = place.conf(self.name)
-        (conf / "server.properties").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        (conf / "log4j2.properties").write_text(_LOGGING)
+        (conf / "server.properties").write_text(with_settings((_FILES / "server.properties").read_text(), settings))
+        shutil.copyfile(_FILES / "log4j2.properties", conf / "log4j2.properties")
         if not (data / "meta.properties").is_file():
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             arguments = ["format", f"--cluster-id={cluster}", "-c", str(conf / "server.properties")]
@@ -88,7 +62,7 @@ class Kafka:
                 command=[*self._java(place), *options, "kafka.Kafka", str(conf / "server.properties")],
                 ready=lambda: _answers(place),
                 ports={"clients": "KAFKA_PORT", "controller": "KAFKA_CONTROLLER_PORT"},
-                provision=lambda: _make_topics(place),
+                provision=lambda: provision.make_topics(_address(place), int(place.env["KAFKA_PARTITIONS"])),
                 stop_within=30,
             )
         ]
@@ -98,19 +72,18 @@ class Kafka:
         return [str(java.binary("java")), "-cp", f"{place.servers / 'kafka-jars'}/*"]
 
 
-def _client(place: Place) -> AdminClient:
-    return AdminClient({"bootstrap.servers": f"{place.env['BIND_HOST']}:{place.env['KAFKA_PORT']}", "log_level": 0})
+def with_settings(properties: str, settings: Mapping[str, str]) -> str:
+    """The text of server.properties with values for what it asks the environment for, and without comments."""
+    lines = [line for line in properties.splitlines() if line and not line.startswith(("#", "config.providers"))]
+    return "".join(f"{_ASKED.sub(lambda name: settings[name[1]], line)}\n" for line in lines)
+
+
+def _address(place: Place) -> str:
+    return f"{place.env['BIND_HOST']}:{place.env['KAFKA_PORT']}"
 
 
 def _answers(place: Place) -> bool:
     if port_open(place.env["BIND_HOST"], int(place.env["KAFKA_PORT"])):
         with contextlib.suppress(KafkaException):
-            return bool(_client(place).list_topics(timeout=3).brokers)
+            return bool(provision.kafka(_address(place)).list_topics(timeout=3).brokers)
     return False
-
-
-def _make_topics(place: Place) -> None:
-    try:
-        ensure_topics(_client(place), topics(int(place.env["KAFKA_PARTITIONS"])))
-    except KafkaException as error:
-        raise RuntimeFailure(f"making the Kafka topics failed: {error.args[0].str()}") from None

@@ -5,16 +5,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import minio
-import urllib3
-
+from runtime import provision
 from runtime.component import Place, Program
-from runtime.errors import RuntimeFailure
 from runtime.fetching import built_as_a_whole, digest_of, pip_target, run
 from runtime.probes import http_ok
 
 _MODULE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
-_BUCKET = "lake"
 
 
 class Minio:
@@ -47,7 +43,7 @@ class Minio:
                 ready=lambda: http_ok(f"http://{address}/minio/health/ready"),
                 environment={"MINIO_UPDATE": "off", "MINIO_REGION": env["S3_REGION"], "GOMEMLIMIT": "256MiB"},
                 ports={"S3": "MINIO_PORT", "console": "MINIO_CONSOLE_PORT"},
-                provision=lambda: _make_bucket(place, address),
+                provision=lambda: provision.make_bucket(f"http://{address}", env["S3_ACCESS_KEY"], env["S3_SECRET_KEY"], env["S3_REGION"]),
                 url=place.url("MINIO_CONSOLE_PORT"),
                 login=f"{env['MINIO_ROOT_USER']} / {env['MINIO_ROOT_PASSWORD']}",
             )
@@ -66,12 +62,3 @@ def _build(place: Place, requirements: Path, fresh: Path, say: Callable[[str], N
     compiler = go / "toolchain" / "go" / "bin" / "go"
     run([str(compiler), "install", "-trimpath", "-ldflags", "-s -w", _MODULE], "building MinIO", env, log=go / "build.log")
     shutil.rmtree(go)
-
-
-def _make_bucket(place: Place, address: str) -> None:
-    client = minio.Minio(address, place.env["S3_ACCESS_KEY"], place.env["S3_SECRET_KEY"], secure=False, region=place.env["S3_REGION"])
-    try:
-        if not client.bucket_exists(_BUCKET):
-            client.make_bucket(_BUCKET)
-    except (minio.error.MinioException, urllib3.exceptions.HTTPError) as error:
-        raise RuntimeFailure(f"making the bucket {_BUCKET!r} failed: {error}") from None

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psycopg2
-from psycopg2 import sql
 
+from runtime import provision
 from runtime.component import Place, Program
 from runtime.errors import RuntimeFailure
 from runtime.fetching import built_as_a_whole, digest_of, pip_target, run
@@ -17,7 +17,7 @@ from runtime.users import as_user, can_enter, ensure_user, give_to
 
 _USER = "headrace"  # of the operating system: PostgreSQL refuses to run as root
 _OUTSIDE = Path("/var/lib/headrace")
-_DATABASES = ("lake", "airflow", "superset")
+_CONFIGURATION = Path(__file__).with_suffix("") / "postgresql.conf"
 
 
 class Postgres:
@@ -62,11 +62,7 @@ class Postgres:
             "listen_addresses": place.env["BIND_HOST"],
             "port": place.env["POSTGRES_PORT"],
             "unix_socket_directories": "",
-            "max_connections": "200",
-            "shared_buffers": "64MB",
-            "jit": "off",
-            "log_timezone": "UTC",
-            "timezone": "UTC",
+            **_settings(_CONFIGURATION.read_text()),
         }
         command = [str(_binaries(place) / "postgres"), "-D", str(place.data(self.name).resolve())]
         command += [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
@@ -77,12 +73,18 @@ class Postgres:
                 ready=lambda: _answers(place),
                 directory=Path("/"),
                 ports={"SQL": "POSTGRES_PORT"},
-                provision=lambda: _make_databases(place),
+                provision=lambda: provision.make_databases(place.env["POSTGRES_URL"]),
                 login=f"{place.env['POSTGRES_USER']} / {place.env['POSTGRES_PASSWORD']}",
                 stop_signal="INT",  # "fast shutdown": TERM would wait for every client to leave
                 required_user=_user(),
             )
         ]
+
+
+def _settings(configuration: str) -> dict[str, str]:
+    """The lines of a postgresql.conf, which become arguments: the server's own user may not be able to read the file where it lies."""
+    lines = [line for line in configuration.splitlines() if line and not line.startswith("#")]
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
 
 
 def _user() -> str | None:
@@ -128,29 +130,15 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _connect(place: Place) -> "psycopg2.extensions.connection":
-    env = place.env
-    return psycopg2.connect(f"{env['POSTGRES_URL']}/postgres", connect_timeout=3)
-
-
 def _answers(place: Place) -> bool:
     try:
-        _connect(place).close()
-    except psycopg2.OperationalError:
-        return False
+        psycopg2.connect(f"{place.env['POSTGRES_URL']}/postgres", connect_timeout=3).close()
+    except psycopg2.OperationalError as error:
+        if "password authentication failed" not in str(error):
+            return False
+        where = place.data(Postgres.name)
+        raise RuntimeFailure(
+            f"PostgreSQL refuses POSTGRES_PASSWORD: its data in {where} were made with another one. Put that back into .env, or"
+            " remove all data with `make clean`."
+        ) from None
     return True
-
-
-def _make_databases(place: Place) -> None:
-    try:
-        connection = _connect(place)
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT datname FROM pg_database")
-            there = {name for (name,) in cursor.fetchall()}
-            for name in _DATABASES:
-                if name not in there:
-                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        connection.close()
-    except psycopg2.Error as error:
-        raise RuntimeFailure(f"making the PostgreSQL databases failed: {error}") from None

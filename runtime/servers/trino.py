@@ -6,24 +6,24 @@ written to disk.
 
 import shutil
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from requests import RequestException
-from trino.dbapi import connect
 from trino.exceptions import Error
 
-from headrace.dead_letter import Unavailable
-from headrace.lake import LakeSettings, load_catalog
+from headrace.trino import connection
+from runtime import provision
 from runtime.component import Place, Program
-from runtime.errors import RuntimeFailure
 from runtime.fetching import built_as_a_whole, digest_of, run
 from runtime.maven import fetch_jars
 from runtime.venvs import make_venv, site_packages
 
 _TEMPLATES = Path(__file__).with_suffix("")
 _POM = Path(__file__).parent.parent / "maven" / "trino"
+_MORE_POM = _POM.parent / "trino-plugins"
 _PLUGINS = ("elasticsearch", "iceberg")  # the others, 40 connectors that no catalog here uses, are removed to save disk
 
 
@@ -37,23 +37,34 @@ class Trino:
     def fetch(self, place: Place, say: Callable[[str], None]) -> None:
         """The server, without the connectors that nothing here uses, and a Java of its own."""
         make_venv(place, "trino", say)
-        with built_as_a_whole(place.servers / "trino", f"{digest_of(_POM / 'sha256.txt')} {_PLUGINS}") as home:
-            if home is None:
-                return
-            archive = place.servers / "trino-archive"
-            fetch_jars(_POM, archive, say)
-            say("unpacking")
-            run(["tar", "-xzf", str(next(archive.glob("*.tar.gz"))), "-C", str(home), "--strip-components=1"], "unpacking Trino")
-            for plugin in (home / "plugin").iterdir():
-                if plugin.name not in _PLUGINS:
-                    shutil.rmtree(plugin)
-            shutil.rmtree(archive)
+        server, archive = place.servers / "trino", place.servers / "trino-archive"
+        with built_as_a_whole(server, f"{digest_of(_POM / 'sha256.txt')} {_PLUGINS}") as home:
+            if home is not None:
+                fetch_jars(_POM, archive, say)
+                say("unpacking")
+                run(["tar", "-xzf", str(next(archive.glob("*.tar.gz"))), "-C", str(home), "--strip-components=1"], "unpacking Trino")
+                for plugin in (home / "plugin").iterdir():
+                    if plugin.name not in _PLUGINS:
+                        shutil.rmtree(plugin)
+                shutil.rmtree(archive)
+        more = place.servers / "trino-plugins"
+        with built_as_a_whole(more, digest_of(_MORE_POM / "sha256.txt")) as folder:
+            if folder is not None:
+                fetch_jars(_MORE_POM, archive, say)
+                for bundle in archive.glob("*.zip"):
+                    with zipfile.ZipFile(bundle) as plugin_files:
+                        plugin_files.extractall(folder)
+                shutil.rmtree(archive)
+        for plugin in more.iterdir():
+            if plugin.is_dir():
+                _link(server / "plugin" / plugin.name, plugin)
 
     def configure(self, place: Place) -> None:
-        """node.properties, config.properties, and one file for each catalog."""
+        """The files of runtime/servers/trino as they are; Trino looks for some in `etc` of the folder that it runs in."""
         conf = place.conf(self.name)
         shutil.rmtree(conf)
         shutil.copytree(_TEMPLATES, conf)
+        _link(place.data(self.name) / "etc", conf)
 
     def programs(self, place: Place) -> Sequence[Program]:
         """The server."""
@@ -67,18 +78,20 @@ class Trino:
             "catalog.config-dir": conf / "catalog",
             "plugin.dir": home / "plugin",
         }
-        command = [str(java), f"@{conf / 'jvm.options'}", *(f"-D{key}={value}" for key, value in options.items())]
+        command = [str(java), f"@{conf / 'jvm.config'}", *(f"-D{key}={value}" for key, value in options.items())]
         command += ["-cp", f"{home / 'lib'}/*", "io.trino.server.TrinoServer"]
         address = place.url("TRINO_PORT")
         return [
             Program(
                 name="trino",
                 command=command,
-                ready=lambda: answers(place),
+                ready=lambda: answers({**place.env, "TRINO_URL": address}),
                 after=("postgres",),
-                prepare=lambda: _make_catalog(place),
+                prepare=lambda: provision.make_catalog(place.env),
                 environment={
                     "MALLOC_ARENA_MAX": "2",
+                    "TRINO_BIND_HOST": place.env["BIND_HOST"],
+                    "TRINO_HOST": place.env["BIND_HOST"],
                     "TRINO_SPILL_DIR": str(data / "spill"),
                     **jdbc_settings(place.env["LAKE_CATALOG_URL"]),
                     **_elasticsearch(place.env),
@@ -92,13 +105,9 @@ class Trino:
         ]
 
 
-def _make_catalog(place: Place) -> None:
-    """PyIceberg makes the catalog's own tables, in the one form that all three engines know; Trino would not."""
-    try:
-        names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
-        load_catalog(LakeSettings.model_validate({name: place.env[name] for name in names}))
-    except Unavailable as error:
-        raise RuntimeFailure(str(error)) from None
+def _link(link: Path, to: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(to.resolve(), target_is_directory=True)
 
 
 def jdbc_settings(catalog_url: str) -> dict[str, str]:
@@ -116,13 +125,11 @@ def _elasticsearch(env: Mapping[str, str]) -> dict[str, str]:
     return {"ELASTICSEARCH_HOST": parts.hostname or "", "ELASTICSEARCH_HTTP_PORT": str(parts.port or 9200)}
 
 
-def answers(place: Place) -> bool:
-    """Whether Trino has started and the lake's catalog answers a query."""
+def answers(env: Mapping[str, str]) -> bool:
+    """Whether Trino, as the settings name it, has started and the lake's catalog answers a query."""
     try:
-        with connect(  # type: ignore[no-untyped-call]
-            host=place.env["BIND_HOST"], port=int(place.env["TRINO_PORT"]), user=place.env["TRINO_USER"], request_timeout=10, max_attempts=1
-        ) as connection:
-            cursor = connection.cursor()
+        with connection(env, "headrace", request_timeout=10, max_attempts=1) as opened:
+            cursor = opened.cursor()
             cursor.execute("SELECT count(*) FROM lake.information_schema.schemata")  # needs the node to work, not to plan only
             return bool(cursor.fetchall())
     except (Error, RequestException):

@@ -27,10 +27,28 @@ def place() -> Place:
     return place_at(ROOT / os.environ["HEADRACE_ENV_FILE"])
 
 
-@pytest.fixture
-def supervisor(place: Place) -> Supervisor:
-    """What started its processes and restarts them."""
-    return Supervisor(place)
+def pid_of(place: Place, service: str) -> int:
+    """The process of a service, 0 while it has none."""
+    if in_containers():
+        found = run(["docker", "compose", "ps", "--quiet", service]).stdout.strip()
+        asked = run(["docker", "inspect", "--format", "{{.State.Pid}}", found]).stdout.strip() if found else ""
+        return int(asked) if asked.isdigit() else 0
+    return Supervisor(place).states()[service].pid
+
+
+def take_up_the_plan() -> None:
+    """What a person does after a change of the tracking plan."""
+    commands = [["make", "up"]]
+    if in_containers():
+        commands = [["docker", "compose", "restart", *SERVICES], ["docker", "compose", "up", "--detach", "--wait", *SERVICES]]
+    for command in commands:
+        done = run(command)
+        assert done.returncode == 0, done.stdout[-3000:]
+
+
+def in_containers() -> bool:
+    """Whether the platform of this run is that of docker-compose.yml (`make test-compose`)."""
+    return "COMPOSE_PROJECT_NAME" in os.environ
 
 
 @pytest.fixture
@@ -46,7 +64,7 @@ def headrace(*arguments: str) -> list[str]:
 
 def run(command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
     """Run a command in the checkout; what it prints is in the result, both streams together."""
-    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280, check=False, **more)
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=800, check=False, **more)
 
 
 def post_event(event: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from elasticsearch import Elasticsearch
 from cli.airflow import run_dag
 from tests.e2e.conftest import eventually, rows
 
+pytestmark = pytest.mark.usefixtures("platform")
+
 URL = '"url":"http://x/"'
 # JSON text of data of a page_view: members that the schema knows, and others that it lets pass.
 DATA = {
@@ -45,7 +47,7 @@ ABSURD = {
 }
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_whatever_is_accepted_passes_every_station(search: Elasticsearch) -> None:
     run = uuid.uuid4().hex[:8]
     source = f"any-{run}-größe 🚀"
@@ -76,7 +78,7 @@ def test_whatever_is_accepted_passes_every_station(search: Elasticsearch) -> Non
     in_bronze = eventually(lambda: rows(landed), lambda found: len(found) == len(sent))
     assert dict(in_bronze) == {id: data for id, (data, _) in sent.items()}, "byte for byte"
 
-    run_dag(dict(os.environ), "curate", within=300)
+    run_dag(dict(os.environ), "curate", within=600)
     absurd = {id: attributes["time"] for id, (_, attributes) in sent.items() if attributes.get("time") in ABSURD}
     set_aside = rows(f"SELECT id, reason, to_iso8601(time) FROM lake.silver.quarantine WHERE {where}")
     assert {id: (reason, time[:10]) for id, reason, time in set_aside} == {

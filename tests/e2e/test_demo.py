@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from runtime.supervisor import Supervisor
-from tests.e2e.conftest import ROOT, SERVICES, eventually, headrace, run
+from runtime.component import Place
+from tests.e2e.conftest import ROOT, SERVICES, eventually, headrace, pid_of, run
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 
 def by_station(report: Path) -> dict[str, list[dict[str, Any]]]:
@@ -22,14 +24,14 @@ def by_station(report: Path) -> dict[str, list[dict[str, Any]]]:
     return stations
 
 
-def restarted(supervisor: Supervisor, name: str, before: int) -> bool:
-    return supervisor.states()[name].pid not in (0, before)
+def restarted(place: Place, name: str, before: int) -> bool:
+    return pid_of(place, name) not in (0, before)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_everything_sent_is_accounted_for_once(tmp_path: Path) -> None:
     report = tmp_path / "demo.json"
-    done = run(headrace("demo", "--purchases", "500", "--report", str(report)))
+    done = run(headrace("demo", "--purchases", "500", "--within", "400", "--report", str(report)))
     assert done.returncode == 0, done.stdout
     found = by_station(report)
     assert found["silver.purchase"][0]["found"] == "501", "the 500 real purchases and that of the visit"
@@ -42,17 +44,17 @@ def test_everything_sent_is_accounted_for_once(tmp_path: Path) -> None:
     assert found["dead-letter.loader"][0]["found"] == "none"
 
 
-@pytest.mark.timeout(500)
-def test_it_balances_although_each_service_is_killed_once(tmp_path: Path, supervisor: Supervisor) -> None:
+@pytest.mark.timeout(900)
+def test_it_balances_although_each_service_is_killed_once(tmp_path: Path, place: Place) -> None:
     report = tmp_path / "demo.json"
-    command = headrace("demo", "--purchases", "3000", "--report", str(report))
+    command = headrace("demo", "--purchases", "3000", "--within", "400", "--report", str(report))
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         for name in SERVICES:
-            before = supervisor.states()[name].pid
+            before = pid_of(place, name)
             os.kill(before, signal.SIGKILL)
             time.sleep(1)
-            assert eventually(partial(restarted, supervisor, name, before)), f"{name} is running again"
-        output, _ = demo.communicate(timeout=400)
+            assert eventually(partial(restarted, place, name, before)), f"{name} is running again"
+        output, _ = demo.communicate(timeout=800)
     assert demo.returncode == 0, output
     found = by_station(report)
     assert found["silver.purchase"][0]["found"] == "3001"

@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from cli.__main__ import app
 from cli.airflow import run_dag
 from headrace import replays
-from tests.e2e.conftest import ROOT, eventually, post_event, rows, run
+from tests.e2e.conftest import ROOT, eventually, post_event, rows, take_up_the_plan
 from tests.e2e.test_new_event_type import add_type
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 
 def dlq(*arguments: str) -> str:
@@ -44,7 +46,7 @@ def alias() -> Iterator[Path]:
     path.write_bytes(before)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_once_the_schema_is_mended_a_replay_brings_the_events_to_silver_once(search: Elasticsearch, alias: Path) -> None:
     """One event is of a type that is not there yet: the collector refuses it. The schema of the other is too strict for the enricher."""
     type = f"late_{uuid.uuid4().hex[:8]}"
@@ -66,8 +68,7 @@ def test_once_the_schema_is_mended_a_replay_brings_the_events_to_silver_once(sea
     schema = json.loads(alias.read_text())
     del schema["required"]
     alias.write_text(json.dumps(schema))
-    up = run(["make", "up"])
-    assert up.returncode == 0, up.stdout[-3000:]
+    take_up_the_plan()
     assert replay(source) == {"replayed": 2, "refused": 0, "looping": 0, "done before": 0}
     assert replay(source) == {"replayed": 0, "refused": 0, "looping": 0, "done before": 2}
 
@@ -79,7 +80,7 @@ def test_once_the_schema_is_mended_a_replay_brings_the_events_to_silver_once(sea
     }
     landed = eventually(lambda: rows(f"SELECT id, collector_id FROM lake.bronze.events WHERE source = '{source}'"), lambda r: len(r) == 2)
     assert {id: replays.origin_of(collector_id) for id, collector_id in landed} == origins
-    run_dag(dict(os.environ), "curate", within=300)
+    run_dag(dict(os.environ), "curate", within=600)
     assert sorted(rows(f"SELECT id FROM lake.silver.events WHERE source = '{source}'")) == [["strict"], ["unknown"]]
     received = {one["id"]: one["rejected_at"] for one in found}
     for table in (type, "alias"):

@@ -4,9 +4,12 @@ import json
 import os
 import uuid
 
+import pytest
 from elasticsearch import Elasticsearch
 
 from tests.e2e.conftest import eventually, run
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 
 def test_an_event_posted_with_curl_is_in_elasticsearch(search: Elasticsearch) -> None:

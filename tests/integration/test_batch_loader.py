@@ -14,6 +14,8 @@ from loaders.batch.table import BronzeTable, open_table
 from tests.integration.consumers import CLICK, ConsumerProcess, enriched_event, eventually, pair, produce, read_all, topics
 from tests.integration.lakes import catalog, namespace
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 
 def places(name: str) -> list[tuple[str, int, int]]:
     """Topic, partition and offset of each row, sorted."""

@@ -10,11 +10,14 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from headrace import dead_letter, event
 from producers.cdnow.purchases import read_purchases
 from producers.simulate.visits import sessions
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 LETTERS = dead_letter.TOPIC_PREFIX + "collector"
 

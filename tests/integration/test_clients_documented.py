@@ -42,12 +42,15 @@ def server(tmp_path: Path) -> Iterator[CollectorProcess]:
         yield running
 
 
-def run(code: str, server: CollectorProcess, folder: Path) -> None:
+def run(code: str, server: CollectorProcess, folder: Path) -> str:
+    """What it and the collector said meanwhile: an SDK that gives events up logs it, and ends well."""
     path = folder / "example.py"
     path.write_text(code.replace("http://127.0.0.1:8000", server.rest).replace("127.0.0.1:50051", server.grpc))
     environment = os.environ | {"HEADRACE_WRITE_KEY": KEY, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, path], cwd=ROOT, env=environment, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    told = f"{done.stderr.decode()}\n{server.log.read_text()}"
+    assert done.returncode == 0, told
+    return told
 
 
 def test_every_example_is_one_that_is_run() -> None:
@@ -56,14 +59,14 @@ def test_every_example_is_one_that_is_run() -> None:
 
 @pytest.mark.parametrize(("heading", "code"), examples(CLIENTS), ids=lambda one: one if len(one) < 30 else "")
 def test_an_example_of_the_clients_page(server: CollectorProcess, tmp_path: Path, heading: str, code: str) -> None:
-    run(code, server, tmp_path)
+    told = run(code, server, tmp_path)
     found = raws(server, lambda _: True)
-    assert sorted(of.type for of in found) == SENDS[heading]
+    assert sorted(of.type for of in found) == SENDS[heading], told
     assert {of.subject for of in found if of.type == "purchase"} == {"customer-7"}
     assert server.written("dead-letter.collector") == []
 
 
 @pytest.mark.parametrize("code", [code for _, code in examples(README)], ids=["Segment", "our own client", "gRPC"])
 def test_an_example_of_the_readme(server: CollectorProcess, tmp_path: Path, code: str) -> None:
-    run(code, server, tmp_path)
-    assert [of.type for of in raws(server, lambda _: True)] == ["purchase"]
+    told = run(code, server, tmp_path)
+    assert [of.type for of in raws(server, lambda _: True)] == ["purchase"], told

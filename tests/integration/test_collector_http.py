@@ -17,7 +17,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector import http
+from collector import http, listening
 from collector.admission import Admission
 from collector.http import Answer, Bounds, Request, Server, error
 
@@ -419,7 +419,7 @@ def test_connections_and_bytes_have_a_limit() -> None:
 
 
 def test_who_sends_slowly_loses_the_room_that_others_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_PATIENCE", 0.5)
+    monkeypatch.setattr(listening, "_PATIENCE", 0.5)
     with served(held_bytes=1000) as one, one.connect() as slow, one.connect() as late:
         slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 800\r\n\r\nabc")
         while not one.server.admission.bytes:

@@ -216,8 +216,10 @@ def test_a_fatal_error_is_a_kafka_exception_though_callbacks_come_after_it(error
         producer = Producer({"bootstrap.servers": broker.address, **settings, "error_cb": lambda _: None})
         producer.list_topics(timeout=10)
         broker.fail_produce(*[error] * 5)
+        broker.stop()  # so that all are taken before the first is refused: afterwards it takes none
         for _ in range(20):
             producer.produce(RAW_TOPIC, b"v", partition=0, on_delivery=lambda problem, _: told.append(problem is None))
+        broker.start()
         with pytest.raises(KafkaException):
             kafka.told(lambda: producer.flush(10))
         assert True not in told

@@ -9,6 +9,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.schemas import BaseSchema
 
 from collector import openapi, otlp
 from tests.collector_mock_kafka import mock_kafka
@@ -42,17 +43,29 @@ def test_the_document_is_served(running: CollectorProcess) -> None:
     assert httpx.get(f"{running.rest}/openapi.json").content == openapi.DOCUMENT
 
 
-@schema.parametrize()
-@settings(
-    max_examples=10,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-)
-def test_what_is_described_is_what_happens(case: schemathesis.Case[Any], running: CollectorProcess) -> None:
-    checks: list[Any] = [CHECKS.get_one(name) for name in CHECKS.get_all_names() if name not in _NOT_OURS]
-    case.call_and_validate(base_url=running.rest, auth=(KEY, ""), checks=checks)
+def _described(operations: BaseSchema) -> Any:
+    """The test of what is described of `operations`."""
+
+    @operations.parametrize()
+    @settings(
+        max_examples=10,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+    )
+    def what_happens(case: schemathesis.Case[Any], running: CollectorProcess) -> None:
+        checks: list[Any] = [CHECKS.get_one(name) for name in CHECKS.get_all_names() if name not in _NOT_OURS]
+        case.call_and_validate(base_url=running.rest, auth=(KEY, ""), checks=checks)
+
+    return what_happens
+
+
+# A function for each operation: Schemathesis' tests of one function have one id, and of tests with one id xdist runs one.
+for _path, _methods in schema.raw_schema["paths"].items():
+    for _method in _methods:
+        if _path not in LIKE_TRACK:
+            globals()[f"test_what_is_described_is_what_happens_{_method}_{_path}"] = _described(schema.include(path=_path, method=_method))
 
 
 def test_nothing_failed_meanwhile(running: CollectorProcess) -> None:

@@ -5,11 +5,14 @@ import uuid
 
 import grpc
 import httpx
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from collector.v1 import collector_pb2 as pb
 from collector.v1.collector_pb2_grpc import CollectorStub
 from headrace import event, kafka
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 
 def ends() -> tuple[Consumer, list[TopicPartition]]:

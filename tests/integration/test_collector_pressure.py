@@ -38,7 +38,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
 
 @pytest.fixture
 def kafka(broker: RealKafka) -> Iterator[RealKafka]:
-    """Running at the beginning of a test, and at its end."""
+    """Running at the beginning of a test, without a message in it, and running at its end."""
+    broker.empty()
     yield broker
     if broker.running:
         broker.signal(signal.SIGCONT)

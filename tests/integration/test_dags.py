@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from dags.report.markdown import PARTS
+
+pytestmark = pytest.mark.usefixtures("platform")
+
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = str(ROOT / ".runtime/venvs/airflow/bin/python")
 READ = """
@@ -38,9 +42,10 @@ print(json.dumps({
 """
 FAILS = """
 from airflow.sdk import DAG
+from headrace_environments import Environment
 from headrace_tasks import PATIENCE, program
 with DAG("fails", default_args={**PATIENCE, "retries": 0}):
-    program("only", "EMPTY_VENV", "nothing", "Cannot succeed.")
+    program("only", Environment("EMPTY_VENV", "EMPTY_IMAGE", "1", "1Gi"), "nothing", "Cannot succeed.")
 """
 
 
@@ -51,7 +56,7 @@ def airflow(home: Path, folder: Path, *arguments: str, **settings: str) -> subpr
 
 
 def test_airflow_reads_the_dags(tmp_path: Path) -> None:
-    schedules = {"CURATION_SCHEDULE": "*/10 * * * *", "MAINTENANCE_SCHEDULE": "23 3 * * *"}
+    schedules = {"CURATION_SCHEDULE": "*/10 * * * *", "MAINTENANCE_SCHEDULE": "23 3 * * *", "QUALITY_REPORT_SCHEDULE": "0 6 * * *"}
     done = airflow(tmp_path, ROOT / "dags", "-c", READ, str(ROOT / "dags"), **schedules)
     assert done.returncode == 0, done.stderr[-3000:]
     alike = {"runs": 1, "catchup": False, "documented": True, "retries": True, "limited": True, "told": True}
@@ -59,6 +64,13 @@ def test_airflow_reads_the_dags(tmp_path: Path) -> None:
         "errors": {},
         "heavy": [],
         "dags": {
+            "backfill": {
+                "tasks": {"silver": ["gold"], "gold": []},
+                "schedule": None,
+                "begins": "None",
+                "params": ["from", "to"],
+                **alike,
+            },
             "curate": {
                 "tasks": {"silver": ["gold"], "gold": []},
                 "schedule": "*/10 * * * *",
@@ -71,6 +83,13 @@ def test_airflow_reads_the_dags(tmp_path: Path) -> None:
                 "schedule": "23 3 * * *",
                 "begins": "None",  # else a new platform would run it at once
                 "params": ["history"],
+                **alike,
+            },
+            "quality_report": {
+                "tasks": {"report": []},
+                "schedule": "0 6 * * *",
+                "begins": "None",
+                "params": [],
                 **alike,
             },
         },
@@ -102,7 +121,8 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A home of Airflow with a database, and a folder with a DAG that fails."""
     home, folder = tmp_path_factory.mktemp("airflow"), tmp_path_factory.mktemp("dags")
     (folder / "fails.py").write_text(FAILS)
-    (folder / "headrace_tasks.py").write_text((ROOT / "dags" / "headrace_tasks.py").read_text())
+    for name in ("headrace_tasks.py", "headrace_environments.py"):
+        (folder / name).write_text((ROOT / "dags" / name).read_text())
     migrated = airflow(home, folder, "-m", "airflow", "db", "migrate")
     assert migrated.returncode == 0, migrated.stderr[-3000:]
     return home, folder
@@ -123,3 +143,23 @@ def test_a_web_hook_that_is_away_is_said_in_the_log(failing: tuple[Path, Path]) 
     done = airflow(*failing, "-m", "airflow", "dags", "test", "fails", EMPTY_VENV="/nonexistent", ALERT_WEBHOOK_URL=url)
     assert "nobody was told of this failure: ALERT_WEBHOOK_URL: " in done.stdout
     assert "Bash command failed" in done.stdout
+
+
+def test_days_of_a_backfill_are_checked_before_it_runs(failing: tuple[Path, Path]) -> None:
+    home, _ = failing
+    conf = json.dumps({"from": "2026-11-01; rm -rf /", "to": "2026-11-02"})
+    done = airflow(home, ROOT / "dags", "-m", "airflow", "dags", "test", "backfill", "--conf", conf)
+    assert done.returncode != 0
+    assert "ParamValidationError" in done.stderr + done.stdout
+
+
+def test_the_report_is_a_file_and_in_the_log(tmp_path: Path) -> None:
+    env = {**os.environ, "STATE_DIR": str(tmp_path)}
+    command = [str(ROOT / ".runtime/venvs/dbt/bin/python"), "-m", "dags.report.main"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = (tmp_path / "data/reports").iterdir()
+    text = path.read_text()
+    assert text in done.stdout
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {part.title}" for part in PARTS]
+    assert "Could not be asked" not in text.partition("## Dead letters")[2].partition("## ")[0]

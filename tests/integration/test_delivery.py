@@ -20,6 +20,8 @@ from tests.collector_real_kafka import RealKafka
 from tests.integration.consumers import Gate, eventually, produce, topics
 from tests.integration.delivery import Batch, Consumer, Enricher, MockBroker, RealBroker, Realtime
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 Case = tuple[type[Consumer], str]
 REAL: list[Case] = [(kind, "kafka") for kind in (Enricher, Realtime, Batch)]
 KEEPS_PLACE: list[Case] = [(Realtime, "mock"), (Batch, "mock"), *REAL]

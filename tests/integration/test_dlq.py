@@ -24,6 +24,8 @@ from headrace import dead_letter, event, kafka, replays
 from headrace.dead_letter import DeadLetter, Reason
 from tests.integration.consumers import ROOT, bootstrap, eventually, pair, produce, raw_event
 
+pytestmark = pytest.mark.usefixtures("platform")
+
 HEADRACE = ROOT / "bin" / "headrace"
 LETTERS = "dead-letter.enricher"
 MANY = 3000

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, Route, sync_playwright
 from cli.docs import serve
 from producers.website.visit import CHROMIUM, CHROMIUM_FLAGS
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.usefixtures("platform"), pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 SOMETHING_DRAWN = """() => [...document.querySelectorAll('canvas')].some(
     canvas => canvas.width && canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(value => value))"""

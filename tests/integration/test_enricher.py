@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from headrace import dead_letter, event
 from tests.integration.consumers import (
@@ -30,6 +31,8 @@ from tests.integration.lakes import catalog, namespace
 from tests.integration.test_batch_loader import places
 from tests.integration.test_realtime_loader import search
 from tests.scripted_enrichment_api import Json, scripted_api, well
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 
 def test_valid_events_go_out_with_their_bytes_and_bad_ones_are_dead_lettered_with_a_reason() -> None:

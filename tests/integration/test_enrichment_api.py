@@ -21,6 +21,8 @@ from enrichment_api.train import train
 from headrace.lake import load_catalog
 from tests.unit.test_train import write_purchases
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 

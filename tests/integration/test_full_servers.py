@@ -10,17 +10,20 @@ from typing import Any
 import httpx
 import pytest
 from trino.dbapi import connect
+from trino.exceptions import TrinoUserError
 
 from runtime import dashboards
 from runtime.maven import read_lock, sums
 from runtime.platform import env_path, place_at
 
+pytestmark = pytest.mark.usefixtures("platform")
+
 ROOT = Path(__file__).parent.parent.parent
 
 
-def _query(sql: str) -> list[list[Any]]:
+def _query(sql: str, user: str | None = None, source: str = "tests") -> list[list[Any]]:
     with connect(  # type: ignore[no-untyped-call]
-        host=os.environ["BIND_HOST"], port=int(os.environ["TRINO_PORT"]), user=os.environ["TRINO_USER"]
+        host=os.environ["BIND_HOST"], port=int(os.environ["TRINO_PORT"]), user=user or os.environ["TRINO_USER"], source=source
     ) as connection:
         cursor = connection.cursor()
         cursor.execute(sql)
@@ -69,6 +72,44 @@ def test_trino_writes_changes_and_reads_the_lake(schema: str) -> None:
     assert _query(f"SELECT id, name FROM {schema}.t ORDER BY id") == [[1, "a"], [2, "B"], [3, "c"]]
 
 
+def test_who_asks_for_the_dashboards_reads_and_cannot_write(schema: str) -> None:
+    _query(f"CREATE TABLE {schema}.t AS SELECT 1 AS id")
+    assert _query(f"SELECT id FROM {schema}.t", "superset") == [[1]]
+    assert _query("SELECT count(*) >= 0 FROM elasticsearch.default.events_all", "superset") == [[True]]
+    catalog, name = schema.split(".")
+    for statement in (
+        f"INSERT INTO {schema}.t VALUES 2",
+        f"DELETE FROM {schema}.t",
+        f"UPDATE {schema}.t SET id = 2",
+        f"DROP TABLE {schema}.t",
+        f"CREATE TABLE {schema}.other AS SELECT 1 AS id",
+        f"CREATE VIEW {schema}.v AS SELECT 1 AS id",
+        f"ALTER TABLE {schema}.t ADD COLUMN name varchar",
+        f"CREATE SCHEMA {schema}_more",
+        f"DROP SCHEMA {schema} CASCADE",
+        f"CALL {catalog}.system.unregister_table('{name}', 't')",
+    ):
+        with pytest.raises(TrinoUserError, match="Access Denied"):
+            _query(statement, "superset")
+    assert _query(f"SELECT id FROM {schema}.t") == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("user", "source", "group"),
+    [
+        ("superset", "Apache Superset", "dashboards"),
+        (None, "dbt-trino-1.11.0", "dbt"),
+        (None, "maintain", "upkeep"),
+        (None, "headrace", "people"),
+    ],
+)
+def test_a_query_is_counted_with_those_of_its_kind(user: str | None, source: str, group: str) -> None:
+    mark = f"tests {uuid.uuid4().hex}"
+    _query(f"SELECT '{mark}'", user, source)
+    asked = _query(f"SELECT resource_group_id FROM system.runtime.queries WHERE query LIKE 'SELECT _{mark}_'")
+    assert asked == [[["trino", group]]]
+
+
 def test_trino_tells_times_in_utc() -> None:
     assert _query("SELECT date_diff('second', CAST(now() AT TIME ZONE 'UTC' AS timestamp), localtimestamp)") == [[0]]
 
@@ -103,7 +144,7 @@ def test_airflow_refuses_a_wrong_password() -> None:
 
 def test_airflow_has_the_dags_and_nothing_that_it_cannot_import(airflow: httpx.Client) -> None:
     dags = airflow.get("/api/v2/dags").raise_for_status().json()["dags"]
-    assert {dag["dag_id"]: dag["is_paused"] for dag in dags} == {"curate": False, "maintain": False}
+    assert {dag["dag_id"]: dag["is_paused"] for dag in dags} == dict.fromkeys(("backfill", "curate", "maintain", "quality_report"), False)
     assert airflow.get("/api/v2/importErrors").raise_for_status().json()["import_errors"] == []
 
 
@@ -132,7 +173,7 @@ def test_dashboards_are_imported_once_and_again_only_where_missing(superset: htt
         return str(superset.get(f"/api/v1/dashboard/{slug}").raise_for_status().json()["result"]["changed_on"])
 
     dashboards.import_dashboards(place)
-    before = {slug: changed(slug) for slug in ("sales", "live-events")}
+    before = {slug: changed(slug) for slug in ("sales", "live-events", "quality", "pipeline")}
     dashboards.import_dashboards(place)
     assert {slug: changed(slug) for slug in before} == before
 
@@ -142,9 +183,9 @@ def test_dashboards_are_imported_once_and_again_only_where_missing(superset: htt
     superset.delete(f"/api/v1/dashboard/{number}").raise_for_status()
     dashboards.import_dashboards(place)
     found = superset.get("/api/v1/dashboard/").raise_for_status().json()["result"]
-    assert sorted(dashboard["slug"] for dashboard in found) == ["live-events", "sales"]
+    assert sorted(dashboard["slug"] for dashboard in found) == ["live-events", "pipeline", "quality", "sales"]
     charts = superset.get("/api/v1/dashboard/live-events/charts").raise_for_status().json()["result"]
-    assert len(charts) == 10
+    assert len(charts) == 11
 
 
 def test_spark_s_jars_are_those_locked() -> None:

@@ -15,6 +15,8 @@ from headrace import dead_letter, event
 from headrace.dead_letter import DeadLetter, Reason
 from tests.integration.consumers import CLICK, ConsumerProcess, enriched_event, eventually, pair, produce, read_all, topics
 
+pytestmark = pytest.mark.usefixtures("platform")
+
 
 def search(alias: str, **term: str) -> list[dict[str, object]]:
     """All hits, of at most 10,000."""

@@ -19,6 +19,8 @@ from headrace.runner import Runner
 from headrace.service import Topics
 from tests.integration.consumers import bootstrap, duplicates, eventually, produce, read_all, topics
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 NO_LIMIT = RejectLimit(1.0)
 
 
@@ -47,13 +49,25 @@ class Told:
         return [Rejected(message, Reason.DOCUMENT_REJECTED, value) for message, value in items if value.startswith("refused")]
 
 
+class Forgetful(Consumer):
+    """A consumer that goes on from the beginning after a pause (decision 0046)."""
+
+    def resume(self, partitions: list[TopicPartition]) -> None:
+        super().resume(partitions)
+        for partition in self.position(partitions):
+            if partition.offset > 0:
+                self.seek(TopicPartition(partition.topic, partition.partition, 0))
+
+
 class Running:
     """A runner in a thread."""
 
-    def __init__(self, ours: Topics, stage: Told, seconds: float, limit: RejectLimit, config: dict[str, int]) -> None:
+    def __init__(
+        self, ours: Topics, stage: Told, seconds: float, limit: RejectLimit, config: dict[str, int], *, kind: type[Consumer] = Consumer
+    ) -> None:
         self.stop = threading.Event()
         self.group = f"{ours.prefix}group"
-        consumer = Consumer(consumer_config(bootstrap(), self.group, security=PLAINTEXT, session_timeout_ms=6000, **config))
+        consumer = kind(consumer_config(bootstrap(), self.group, security=PLAINTEXT, session_timeout_ms=6000, **config))
         producer = Producer(producer_config(bootstrap()))
         runner = Runner(
             service="test",
@@ -83,9 +97,11 @@ class Running:
 
 
 @contextmanager
-def running(ours: Topics, stage: Told, seconds: float = 0.2, limit: RejectLimit = NO_LIMIT, **config: int) -> Iterator[Running]:
+def running(
+    ours: Topics, stage: Told, seconds: float = 0.2, limit: RejectLimit = NO_LIMIT, kind: type[Consumer] = Consumer, **config: int
+) -> Iterator[Running]:
     """A runner whose batches are at most 100 messages and `seconds` old."""
-    runner = Running(ours, stage, seconds, limit, config)
+    runner = Running(ours, stage, seconds, limit, config, kind=kind)
     try:
         yield runner
     finally:
@@ -147,6 +163,21 @@ def test_an_outage_longer_than_the_poll_interval_loses_no_partition_and_no_messa
         assert sorted(stage.delivered) == sorted(names("a", 50) + names("b", 50))
         assert duplicates(stage.delivered) == []
         assert read_all(ours.dead_letter("enricher")) == []
+
+
+def test_a_client_that_gives_messages_a_second_time_after_a_pause_doubles_none() -> None:
+    stage = Told()
+    with topics(2) as ours, running(ours, stage, kind=Forgetful):
+        produce(ours.raw, values("a", 50))
+        eventually(lambda: committed(ours, 2), 50)
+        stage.away.set()
+        produce(ours.raw, values("b", 50))
+        eventually(lambda: stage.attempts[-1] != [] and stage.attempts[-1][0].startswith("b"), True)
+        stage.away.clear()
+        eventually(lambda: committed(ours, 2), 100)
+        produce(ours.raw, values("c", 50))
+        eventually(lambda: committed(ours, 2), 150)
+        assert sorted(stage.delivered) == sorted(name for part in "abc" for name in names(part, 50))
 
 
 def test_a_defect_ends_the_loop_with_the_batch_uncommitted() -> None:

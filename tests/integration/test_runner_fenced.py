@@ -7,6 +7,8 @@ from headrace.service import Topics
 from tests.integration.consumers import eventually, produce, topics
 from tests.integration.test_runner import Told, running
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 NAME = {"group_instance_id": "one"}
 
 

@@ -5,10 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
+import pytest
+
+from runtime.errors import RuntimeFailure
 from runtime.platform import ROOT, env_path, place_at
 from runtime.probes import http_ok
+from runtime.servers.postgres import Postgres
 from runtime.supervisor import Supervisor
+
+pytestmark = pytest.mark.usefixtures("platform")
 
 
 def runtime(*command: str) -> "subprocess.CompletedProcess[str]":
@@ -39,6 +46,14 @@ def test_a_second_up_leaves_all_as_it_is() -> None:
     assert {name: pid for name, pid in after.items() if name not in ended} == {
         name: pid for name, pid in before.items() if name not in ended
     }
+
+
+def test_a_password_that_the_data_were_not_made_with_is_said_at_once() -> None:
+    place = place_at(env_path())
+    url = place.env["POSTGRES_URL"].replace(place.env["POSTGRES_PASSWORD"], "another")
+    [program] = Postgres().programs(replace(place, env={**place.env, "POSTGRES_URL": url}))
+    with pytest.raises(RuntimeFailure, match=r"refuses POSTGRES_PASSWORD: its data in \S+/data/postgres were made with another one"):
+        program.ready()
 
 
 def test_a_killed_service_comes_back() -> None:

@@ -5,9 +5,12 @@ from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 import trino
 
 from verify.checker import Verdict, verdict_query, verdicts
+
+pytestmark = pytest.mark.usefixtures("servers")
 
 Sending = tuple[str, str, str, str, str, str, int]  # id, kind, detail, payload, canonical, outcome, status
 Found = tuple[str, str, str, str | None]  # id, store, station, hash

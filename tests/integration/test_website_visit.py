@@ -12,6 +12,8 @@ from headrace.event import RAW_TOPIC, RawEvent, decode_raw
 from headrace.kafka import consumer_config
 from producers.website.visit import browser_like_visit, visit
 
+pytestmark = pytest.mark.usefixtures("platform")
+
 
 class Tap:
     """What comes into events.raw from now on."""

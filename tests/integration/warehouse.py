@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from trino.dbapi import Connection, connect
 
+from dags.headrace_environments import dbt_paths
 from tests.integration.lakes import Silver
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,19 +53,10 @@ class Warehouse:
 
     def dbt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """dbt, as the DAG runs it."""
-        project, output = str(ROOT / "dags/models"), str(self._output)
-        own = {
-            "DBT_PROJECT_DIR": project,
-            "DBT_PROFILES_DIR": project,
-            "DBT_TARGET_PATH": output,
-            "DBT_LOG_PATH": output,
-            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-            "DBT_VERSION_CHECK": "false",
-            "DBT_USE_COLORS": "false",
-        }
         variables = json.dumps({"silver_schema": self.silver_schema, "gold_schema": self.gold_schema})
+        own = {**os.environ, **dbt_paths(ROOT, self._output, self._output)}
         command = [str(ROOT / ".runtime/venvs/dbt/bin/dbt"), *arguments, "--vars", variables]
-        return subprocess.run(command, cwd=ROOT, env={**os.environ, **own}, capture_output=True, text=True, timeout=800, check=False)
+        return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=800, check=False)
 
     def compiled(self, model: str) -> str:
         """The SQL of a model, as it was last run."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cli import examples, schemas
+from cli import context, examples, schemas
 from cli.__main__ import app
 from cli.doctor import CORE, FULL
 from cli.events import _line
@@ -185,6 +185,15 @@ def test_no_settings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     result = RUNNER.invoke(app, ["topics"])
     assert result.exit_code == 1
     assert "`make up` writes it at the first start" in str(result.output) + str(result.exception)
+
+
+def test_a_container_has_its_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_ENV_FILE", "")
+    monkeypatch.setenv("AIRFLOW_URL", "http://airflow-api-server:8080")
+    monkeypatch.delenv("TRINO_URL", raising=False)
+    assert context.settings()["AIRFLOW_URL"] == "http://airflow-api-server:8080"
+    with pytest.raises(SystemExit, match=r"no setting TRINO_URL in the environment: compare it with \.env\.example"):
+        context.settings()["TRINO_URL"]
 
 
 def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runtime import java
 from runtime.component import Place
@@ -45,6 +46,29 @@ def test_trino_s_files_hold_no_secret(place: Place) -> None:
     assert secrets
     assert "${ENV:S3_SECRET_KEY}" in text
     assert not [secret for secret in secrets if secret in text]
+
+
+def test_trino_finds_the_files_that_it_looks_for_in_etc(place: Place) -> None:
+    for _ in range(2):  # at each start
+        trino.Trino().configure(place)
+    etc = place.data("trino") / "etc"
+    for name, setting in (("access-control", "security.config-file"), ("resource-groups", "resource-groups.config-file")):
+        lines = dict(line.split("=", 1) for line in (etc / f"{name}.properties").read_text().splitlines())
+        assert json.loads((place.data("trino") / lines[setting]).read_text())
+
+
+def test_trino_s_rules_are_for_the_user_whom_the_dashboards_ask_with(place: Place) -> None:
+    trino.Trino().configure(place)
+    rules = json.loads((place.conf("trino") / "rules.json").read_text())
+    groups = json.loads((place.conf("trino") / "groups.json").read_text())
+    databases = [yaml.safe_load(path.read_text()) for path in (ROOT / "dashboards" / "databases").glob("*.yaml")]
+    assert {each["sqlalchemy_uri"].rpartition("/")[0] for each in databases} == {"${SUPERSET_TRINO_URL}"}
+    assert place.env["SUPERSET_TRINO_URL"].partition("@")[0] == "trino://superset"
+    assert {first["user"] for first, *_ in rules.values()} == {"superset"}
+    assert all("user" not in kind[-1] for kind in rules.values())  # everybody else: all
+    assert groups["selectors"][0] == {"user": "superset", "group": "trino.dashboards"}
+    [root] = groups["rootGroups"]
+    assert {each["group"] for each in groups["selectors"]} == {f"trino.{group['name']}" for group in root["subGroups"]}
 
 
 def test_a_database_s_address(place: Place) -> None:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from headrace import dead_letter, event
 from headrace.dead_letter import DeadLetter, Reason
 from headrace.event import EnrichedEvent, Receipt
+from headrace.privacy import pseudonym, tree
 from headrace.registry import EventType, Registry
 from loaders.realtime.mapping import (
     STARTERS,
+    Marks,
     bare_dead_letter_document,
     dead_letter_document,
     event_document,
@@ -145,6 +147,19 @@ def test_an_event_is_a_flat_document_in_the_index_of_its_type_and_day() -> None:
         "collector_id": "c",
         "protocol": "grpc",
     }
+
+
+def test_what_identifies_a_person_is_hashed_or_left_out() -> None:
+    marks = Marks({"identify": tree({"subject": "hash", "data/email": "hash", "data/name": "drop"}), "purchase": {}}, "key")
+    data = msgspec.Raw(b'{"email": "a@b.c", "name": "Ann", "big": 123456789012345678901234567890}')
+    document = event_document(enriched(type="identify", subject="u", data=data, enrichment=msgspec.Raw(b"{}")), marks)
+    said = json.loads(document.source)
+    assert said["subject"] == pseudonym("key", "u")
+    assert said["data"] == {"email": pseudonym("key", "a@b.c"), "big": 123456789012345678901234567890}
+    assert document.id == event_document(enriched()).id
+    nobody = event_document(enriched(type="identify", data=data), marks)
+    assert "subject" not in json.loads(nobody.source)
+    assert event_document(enriched(subject="u"), marks) == event_document(enriched(subject="u"))
 
 
 def test_every_field_of_a_document_is_mapped() -> None:

@@ -13,7 +13,7 @@ from headrace.registry import PlanError, Registry
 
 PLAN = """
 events:
-  purchase: {version: 1-0-0, owner: shop, purpose: Sales., aliases: [Order Completed], pii: [email]}
+  purchase: {version: 1-0-0, owner: shop, purpose: Sales., aliases: [Order Completed], pii: {data/email: hash}}
   page_view: {version: 1-0-1, owner: web, purpose: Views., aliases: [page]}
 """
 SCHEMA = {
@@ -140,7 +140,14 @@ REMOTE = {"type": "object", "properties": {"a": {"$ref": "https://schemas.exampl
         (plan("  purchase:", "  events:"), r"event type 'events': that name is Headrace's own: choose another"),
         (plan("version: 1-0-0", "version: v1"), r"purchase: version 'v1' is not MODEL-REVISION-ADDITION, such as 1-0-0"),
         (plan("version: 1-0-0", "version: 2-0-0"), r"purchase: there is no .*purchase/2-0-0\.json: write that schema"),
-        (plan("pii: [email]", "pii: [phone]"), r"purchase: pii names 'phone', which 1-0-0\.json has no property for"),
+        (plan("data/email: hash", "data/phone: hash"), r"purchase: pii data/phone: no version has such a property"),
+        (plan("data/email: hash", "data/email: mask"), r"purchase: pii data/email: 'mask' is no action: say hash or drop"),
+        (plan("data/email: hash", "data/amount: hash"), r"purchase: pii data/amount: only text can be hashed, and it is number: say drop"),
+        (plan("data/email: hash", "data/at: hash"), r"only text can be hashed, and it is a date-time: say drop"),
+        (plan("data/email: hash", "email: hash"), r"purchase: pii email: a place is subject, data/PROPERTY"),
+        (plan("data/email: hash", "enrichment/score: drop"), r"purchase: pii enrichment/score: no enrichment 'score' is asked for"),
+        (plan("data/email: hash", "subject: hash"), r"page_view: purchase has pii subject: hash, and here it is not marked: hash or drop"),
+        (plan("{data/email: hash}", "[email]"), r"Expected `object`, got `array` - at `\$\.events"),
         (plan("owner: shop", "owner: shop, enrich: {score: perhaps}"), r"Invalid enum value 'perhaps' - at `\$\.events"),
         (plan("owner: shop", "owner: shop, enrich: [Score]"), r"purchase: enrichment 'Score': use lower-case letters, digits and _"),
         (plan("owner: shop", "owner: shop, enrich: [enrichment_skipped]"), r"purchase: enrichment 'enrichment_skipped': .* and not"),
@@ -167,7 +174,7 @@ def test_each_mistake_is_a_sentence(folder: Path, mistake: Callable[[Path], obje
 
 
 def test_all_mistakes_are_told_at_once(folder: Path) -> None:
-    plan("pii: [email]", "pii: [phone]")(folder)
+    plan("data/email: hash", "data/phone: hash")(folder)
     schema(SCHEMA, "refund/1-0-0")(folder)
     schema("{", "page_view/1-0-0")(folder)
     with pytest.raises(PlanError) as told:

@@ -1,0 +1,71 @@
+"""The first step: features and labels of all rows by Spark, checked for leaks, kept as Parquet."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ml import leaks
+from ml.contract import AS_OF, LABEL, FeatureSet
+from ml.errors import BadData, Leak
+from ml.keeping import Run, step, write_json
+from ml.scenario import Scenario, load, moment, units
+from ml.spark import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def prepare(scenario: Scenario, run: Run, env: Mapping[str, str]) -> dict[str, Any]:
+    """Compute and keep all rows whose label is known, and say which units there are. Raises Leak, BadData, BadScenario."""
+    of: FeatureSet = load(scenario.features, "features")
+    source = load(scenario.data, "data")
+    if unknown := sorted({*scenario.baseline.columns, *scenario.bounds.stable} - set(of.columns)):
+        raise BadData(f"{scenario.name}: {scenario.features} has no feature {', '.join(unknown)}; it has {', '.join(of.columns)}")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "scenario.yaml").write_text(scenario.dump())
+    cores = min(int(env.get("ML_CORES") or 2), os.cpu_count() or 1)
+    with step(run.folder, "prepare", [run.folder / "scenario.yaml"]) as figures:
+        with session(env, cores, lake=bool(env.get("LAKE_CATALOG_URL"))) as spark:
+            data = source(spark, {**env, **scenario.settings})
+            rows = _rows(of, data.tables)
+            fresh = run.folder / "prepared.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            rows.write.parquet(str(fresh))
+            kept = spark.read.parquet(str(fresh))
+            checked = leaks.find(of, data.tables, kept)
+            figures |= {"data_snapshot": data.snapshot, "rows": kept.count()}
+            figures |= {"leak_check": {"moments": checked.moments, "rows": checked.rows, "leaks": [str(leak) for leak in checked.leaks]}}
+            if checked.leaks:
+                shutil.rmtree(fresh)
+                raise Leak(f"{scenario.name}: {'; '.join(str(leak) for leak in checked.leaks)}")
+            found = units(scenario, _counts(kept, scenario))
+        shutil.rmtree(run.prepared, ignore_errors=True)
+        fresh.rename(run.prepared)
+        write_json(run.folder / "units.json", found)
+        figures["units"] = len(found)
+    return figures
+
+
+def _rows(of: FeatureSet, tables: Any) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    described = of.features(tables, of.asked(tables))
+    numbers = [F.col(name).cast("double").alias(name) for name in of.columns]
+    others = [name for name in described.columns if name not in of.columns]
+    return of.label(tables, described.select(*others, *numbers)).where(F.col(LABEL).isNotNull())
+
+
+def _counts(rows: "DataFrame", scenario: Scenario) -> dict[Any, tuple[int, int]]:
+    """For each combination of the set's columns: rows to learn from, rows to be judged on."""
+    from pyspark.sql import functions as F
+
+    if scenario.set is None:
+        return {}
+    if missing := sorted(set(scenario.set.per) - set(rows.columns)):
+        raise BadData(f"{scenario.name}: rows have no column {', '.join(missing)} for `set.per`; they have {', '.join(rows.columns)}")
+    split = scenario.split
+    learnt = F.col(AS_OF) + F.make_dt_interval(secs=F.lit(scenario.horizon.total_seconds())) <= F.lit(moment(split.test_from))
+    judged = (F.col(AS_OF) >= F.lit(moment(split.test_from))) & (F.col(AS_OF) < F.lit(moment(split.test_until)))
+    counted = rows.groupBy(*scenario.set.per).agg(F.count_if(learnt).alias("learnt"), F.count_if(judged).alias("judged"))
+    return {tuple(str(row[name]) for name in scenario.set.per): (row["learnt"], row["judged"]) for row in counted.collect()}

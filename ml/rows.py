@@ -50,7 +50,7 @@ class Rows(NamedTuple):
         names = list(dict.fromkeys([*of.key, AS_OF, LABEL, of.segment, *of.columns]))
         frame = ds.dataset(run.prepared).to_table(columns=names, filter=condition).to_pandas()
         frame = frame.sort_values([AS_OF, *of.key], kind="stable").reset_index(drop=True)
-        as_of = frame[AS_OF].dt.tz_convert(None).to_numpy("datetime64[us]")
+        as_of = pd.to_datetime(frame[AS_OF], utc=True).dt.tz_convert(None).to_numpy("datetime64[us]")
         rows = cls(
             columns=of.columns,
             key=frame[[*of.key]],

@@ -38,6 +38,7 @@ def session(env: Mapping[str, str], cores: int, lake: bool = False, conf: Mappin
         "spark.sql.warehouse.dir": str(scratch / "unused"),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # with its time zone: others than Spark read it too
         "spark.sql.catalogImplementation": "in-memory",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

@@ -9,23 +9,28 @@ from runtime.servers.dbt import Dbt
 from runtime.servers.elasticsearch import Elasticsearch
 from runtime.servers.kafka import Kafka
 from runtime.servers.minio import Minio
+from runtime.servers.mlflow import Mlflow
+from runtime.servers.models import Models
 from runtime.servers.postgres import Postgres
 from runtime.servers.spark import Spark
 from runtime.servers.superset import Superset
 from runtime.servers.trino import Trino
 from runtime.services import Services
 
-PROFILES = ("core", "full")
+PROFILES = ("core", "full", "models", "lab")
 
 
 def components(profile: str) -> list[Component]:
     """Those of a profile. Raises RuntimeFailure where there is no such profile."""
     if profile not in PROFILES:
         raise RuntimeFailure(f"PROFILE={profile}: it is one of {', '.join(PROFILES)}")
+    if profile == "lab":
+        return [Minio(), Postgres(), Mlflow(), Models()]
     core: list[Component] = [Kafka(), Elasticsearch(), Minio(), Postgres(), Services()]
     if profile == "core":
         return core
-    return [*core, Trino(), Spark(), Dbt(), Airflow(), Superset()]
+    full = [*core, Trino(), Spark(), Dbt(), Airflow(), Superset()]
+    return full if profile == "full" else [*full, Mlflow(), Models()]
 
 
 def programs_of(parts: Sequence[Component], place: Place) -> list[tuple[Component, Program]]:

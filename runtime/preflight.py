@@ -14,8 +14,8 @@ from runtime.errors import RuntimeFailure
 from runtime.processes import marked
 
 # Bytes that must be free. Idle needs are measured by `make bench-startup`; the rest is for work and for the page cache.
-MEMORY = {"core": 3 * 1024**3, "full": 7 * 1024**3}
-DISK_TO_FETCH = {"core": 4 * 1024**3, "full": 10 * 1024**3}
+MEMORY = {"core": 3 * 1024**3, "full": 7 * 1024**3, "models": 8 * 1024**3, "lab": 2 * 1024**3}
+DISK_TO_FETCH = {"core": 4 * 1024**3, "full": 10 * 1024**3, "models": 13 * 1024**3, "lab": 5 * 1024**3}
 DISK_TO_RUN = 1 * 1024**3
 
 
@@ -72,7 +72,7 @@ def memory_problems(profile: str, available: int) -> list[str]:
     need = MEMORY[profile]
     if available >= need:
         return []
-    hint = "end other programs" + (", or start less with `make up PROFILE=core`" if profile == "full" else "")
+    hint = "end other programs" + (", or start less with `make up PROFILE=core`" if profile in ("full", "models") else "")
     return [f"{_gb(available)} of memory is free, and the profile {profile} needs {_gb(need)}: {hint}"]
 
 

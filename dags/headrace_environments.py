@@ -23,6 +23,13 @@ class Environment:
 SPARK = Environment("SPARK_VENV", "SPARK_IMAGE", cpu="2", memory="2Gi")
 # dbt, and programs that ask Trino: the work is Trino's.
 DBT = Environment("DBT_VENV", "DBT_IMAGE", cpu="500m", memory="512Mi")
+# What computes features and scores: Spark, as above, with ML_SPARK_MEMORY of heap.
+MODELS = Environment("MODELS_VENV", "MODELS_IMAGE", cpu="2", memory="4Gi")
+# What makes one model, by the size that its scenario gives it (ml/sizes.py says the same to the program itself).
+MODEL_SIZES = {
+    "small": Environment("MODELS_VENV", "MODELS_IMAGE", cpu="1", memory="1Gi"),
+    "large": Environment("MODELS_VENV", "MODELS_IMAGE", cpu="2", memory="4Gi"),
+}
 
 
 def dbt_paths(root: Path, target: Path, log: Path) -> dict[str, str]:

@@ -1,60 +1,112 @@
 """`python -m ml STEP`: one step of a model's life, in the environment `ml`. The last line it prints is JSON.
 
-    prepare --scenario NAME|FILE --run FOLDER      features and labels, checked for leaks
+    prepare --scenario NAME|FILE --run FOLDER      features and labels, checked for leaks; the units, by the size of their tasks [--trials N]
     train --run FOLDER --unit NAME                 tune, fit, export, measure on held-out time
-    make --scenario NAME|FILE --run FOLDER         both, for every unit, here
+    judge --run FOLDER --unit NAME                 the gate's verdict, beside the baseline and the champion
+    register --run FOLDER --unit NAME              into MLflow, with card and verdict
+    make --scenario NAME|FILE --run FOLDER         all four, for every unit, here
+    score --scenario NAME|FILE --run FOLDER        what the champions have not scored yet [--since DAY]
+
+A folder that is only a name is one in ML_RUNS_DIR.
 """
 
 import argparse
 import os
 import sys
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from headrace.settings import use_env_file
 from ml.errors import Mendable
 from ml.keeping import Run, shown
 from ml.scenario import Scenario, named
+from ml.settings import Settings
+
+_NEEDS = {
+    "prepare": ("scenario",),
+    "train": ("unit",),
+    "judge": ("unit",),
+    "register": ("unit",),
+    "make": ("scenario",),
+    "score": ("scenario",),
+}
 
 
 def main() -> None:
     """Run one step. What a person can mend is one line on stderr, and status 1."""
     given = _arguments()
     use_env_file()
-    run = Run(given.run)
+    settings = Settings.load()
+    run = Run(given.run if given.run.parent != Path() else settings.runs_dir / given.run)
     try:
-        match given.step:
-            case "prepare":
-                _prepare(given.scenario, run)
-            case "train":
-                _train(run, given.unit)
-            case "make":
-                _prepare(given.scenario, run)
-                for unit in run.units():
-                    _train(run, unit)
+        if given.step == "make":
+            _say(_prepare(given, run, settings))
+            for unit in run.units():
+                for step in ("train", "judge", "register"):
+                    _say({"step": step, "unit": unit, **_of_unit(step, run, unit, settings)})
+        elif given.step == "prepare":
+            _say(_prepare(given, run, settings))
+            _say(_by_size(run))
+        elif given.step == "score":
+            from ml.scoring import score
+
+            _say(score(Scenario.read(named(given.scenario)), run, os.environ, settings.mlflow_url, given.since, settings.cores))
+        else:
+            _say({"step": given.step, "unit": given.unit, **_of_unit(given.step, run, given.unit, settings)})
     except Mendable as problem:
         sys.exit(f"ml {given.step}: {problem}")
 
 
-def _prepare(scenario: str, run: Run) -> None:
+def _prepare(given: argparse.Namespace, run: Run, settings: Settings) -> dict[str, Any]:
     from ml.prepare import prepare
 
-    print(shown(prepare(Scenario.read(named(scenario)), run, os.environ)), flush=True)
+    scenario = Scenario.read(named(given.scenario))
+    return prepare(scenario.trying(given.trials) if given.trials else scenario, run, os.environ, settings.cores)
 
 
-def _train(run: Run, unit: str) -> None:
-    from ml.train import train
+def _of_unit(step: str, run: Run, unit: str, settings: Settings) -> dict[str, Any]:
+    match step:
+        case "train":
+            from ml.train import train
 
-    print(shown({"unit": unit, **train(run, unit)}), flush=True)
+            return train(run, unit)
+        case "judge":
+            from ml.judging import judge_unit
+            from ml.registry import Registry
+
+            with Registry(settings.mlflow_url) as registry:
+                return judge_unit(run, unit, registry)
+        case _:
+            from ml.tracking import register
+
+            return register(run, unit, settings.mlflow_url)
+
+
+def _by_size(run: Run) -> dict[str, list[str]]:
+    """The units of each size, which Airflow makes tasks of."""
+    from ml.sizes import SIZES
+
+    scenario = run.scenario()
+    return {size: [unit for unit in run.units() if scenario.resources.of(unit) == size] for size in SIZES}
+
+
+def _say(figures: dict[str, Any]) -> None:
+    print(shown(figures), flush=True)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ml", description="One step of a model's life.")
     steps = parser.add_subparsers(dest="step", required=True)
-    for name, needs in {"prepare": ("scenario",), "train": ("unit",), "make": ("scenario",)}.items():
+    for name, needs in _NEEDS.items():
         step = steps.add_parser(name)
         step.add_argument("--run", type=Path, required=True, help="the folder of the run")
         for need in needs:
             step.add_argument(f"--{need}", required=True)
+        if name in ("prepare", "make"):
+            step.add_argument("--trials", type=int, help="try so many parameters, and not as many as the scenario says")
+        if name == "score":
+            step.add_argument("--since", type=date.fromisoformat, help="the first day to score; the end of the held-out time")
     return parser.parse_args()
 
 

@@ -27,4 +27,27 @@ class _Boosting:
         return HistGradientBoostingClassifier(**parameters, early_stopping=False, random_state=seed)
 
 
-Boosting = _Boosting()
+class _Blend(_Boosting):
+    """The mean of boosted trees and a logistic regression: trees find what is crooked, the regression goes on where the data have ended
+    (times grow beyond all that was learnt from)."""
+
+    def space(self, trial: "optuna.Trial") -> dict[str, Any]:
+        """That of the trees, and how much they count."""
+        return {**super().space(trial), "trees": trial.suggest_float("trees", 0.2, 0.8)}
+
+    def build(self, parameters: Mapping[str, Any], seed: int) -> Any:
+        """Unknown values are the mean to the regression, and something of their own to the trees."""
+        import numpy as np
+        from sklearn.ensemble import VotingClassifier
+        from sklearn.impute import SimpleImputer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        of_trees = {name: value for name, value in parameters.items() if name != "trees"}
+        regression = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=500))
+        both = [("trees", super().build(of_trees, seed)), ("regression", regression)]
+        return VotingClassifier(both, voting="soft", weights=np.array([parameters["trees"], 1 - parameters["trees"]]))
+
+
+Boosting, Blend = _Boosting(), _Blend()

@@ -1,6 +1,5 @@
 """The first step: features and labels of all rows by Spark, checked for leaks, kept as Parquet."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def prepare(scenario: Scenario, run: Run, env: Mapping[str, str]) -> dict[str, Any]:
+def prepare(scenario: Scenario, run: Run, env: Mapping[str, str], cores: int) -> dict[str, Any]:
     """Compute and keep all rows whose label is known, and say which units there are. Raises Leak, BadData, BadScenario."""
     of: FeatureSet = load(scenario.features, "features")
     source = load(scenario.data, "data")
@@ -24,9 +23,8 @@ def prepare(scenario: Scenario, run: Run, env: Mapping[str, str]) -> dict[str, A
         raise BadData(f"{scenario.name}: {scenario.features} has no feature {', '.join(unknown)}; it has {', '.join(of.columns)}")
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "scenario.yaml").write_text(scenario.dump())
-    cores = min(int(env.get("ML_CORES") or 2), os.cpu_count() or 1)
     with step(run.folder, "prepare", [run.folder / "scenario.yaml"]) as figures:
-        with session(env, cores, lake=bool(env.get("LAKE_CATALOG_URL"))) as spark:
+        with session(env, cores, lake=bool(env.get("LAKE_CATALOG_URL") and env.get("SPARK_JARS"))) as spark:
             data = source(spark, {**env, **scenario.settings})
             rows = _rows(of, data.tables)
             fresh = run.folder / "prepared.new"

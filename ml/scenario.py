@@ -126,6 +126,12 @@ class Scenario(_Part):
             raise BadScenario(f"{where}: {problem}")
         return scenario
 
+    def trying(self, trials: int) -> Self:
+        """The same with another budget for tuning. Raises BadScenario where it is none."""
+        changed = msgspec.to_builtins(self)
+        changed["tuning"]["trials"] = trials
+        return self.parse(yaml.safe_dump(changed), f"--trials {trials}")
+
     def dump(self) -> str:
         """As YAML."""
         text: str = yaml.safe_dump(msgspec.to_builtins(self), sort_keys=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_ROOT = Path(__file__).resolve().parent.parent
 _LAKE = "spark.sql.catalog.lake"
 
 
@@ -22,6 +23,7 @@ def session(env: Mapping[str, str], cores: int, lake: bool = False, conf: Mappin
     if env.get("JAVA17_HOME"):
         os.environ["JAVA_HOME"] = env["JAVA17_HOME"]
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(_ROOT), *filter(None, (os.environ.get("PYTHONPATH"),))))  # workers import `ml` too
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     scratch = Path(env["STATE_DIR"], "data", "ml", "spark").absolute() if env.get("STATE_DIR") else Path(tempfile.gettempdir(), "headrace-ml")
     scratch.mkdir(parents=True, exist_ok=True)

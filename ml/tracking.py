@@ -23,7 +23,8 @@ def register(run: Run, unit: str, url: str) -> dict[str, Any]:
         prepared, trained = read_json(run.folder / "prepare.json"), read_json(folder / "train.json")
         verdict = read_json(folder / "verdict.json")
         onnx = (folder / "model.onnx").read_bytes()
-        card = _card(scenario, unit, prepared, trained, verdict, onnx, run.name)
+        values = dict(zip(scenario.set.per, run.units()[unit], strict=True)) if scenario.set else {}
+        card = _card(scenario, unit, prepared, trained, verdict, onnx, run.name, values)
         write_json(folder / "card.json", card)
         (folder / "card.md").write_text(card_text(card))
         name = model_name(scenario.name, unit)
@@ -72,7 +73,7 @@ def _log(run: Run, unit: str, name: str, url: str, card: dict[str, Any], onnx: b
 
 
 def _card(
-    scenario: Scenario, unit: str, prepared: dict[str, Any], trained: dict[str, Any], verdict: dict[str, Any], onnx: bytes, run: str
+    scenario: Scenario, unit: str, prepared: dict[str, Any], trained: dict[str, Any], verdict: dict[str, Any], onnx: bytes, run: str, values: dict[str, str]
 ) -> dict[str, Any]:
     of = load(scenario.features, "features")
     return {
@@ -80,6 +81,7 @@ def _card(
         "about": scenario.about,
         "scenario": scenario.name,
         "unit": unit,
+        "values": values,
         "run": run,
         "features": list(of.columns),
         "segment": of.segment,

@@ -170,8 +170,8 @@ def jdbc(url: str) -> tuple[str, str, str]:
 
 
 @contextmanager
-def alone(jvm: Any, env: Mapping[str, str], wait: float = 300) -> Iterator[None]:
-    """Hold the lake's curation lock, waiting up to `wait` seconds for it. Raises Busy or NoLake.
+def alone(jvm: Any, env: Mapping[str, str], wait: float = 300, lock: str = LOCK) -> Iterator[None]:
+    """Hold a lock (that of the lake's curation), waiting up to `wait` seconds for it. Raises Busy or NoLake.
 
     Appends to Iceberg never conflict, so two curations at once would write the same rows twice. PostgreSQL drops the lock with the
     connection, so a killed process leaves none behind.
@@ -182,18 +182,18 @@ def alone(jvm: Any, env: Mapping[str, str], wait: float = 300) -> Iterator[None]
         raise NoLake(f"the lake's catalog (LAKE_CATALOG_URL): {error.java_exception.getMessage()}") from None
     try:
         deadline = time.monotonic() + wait
-        while not _try_lock(connection):
+        while not _try_lock(connection, lock):
             if time.monotonic() > deadline:
-                raise Busy(f"another curation has run for {wait:.0f} seconds: try again when it has ended")
+                raise Busy(f"another run has held {lock!r} for {wait:.0f} seconds: try again when it has ended")
             time.sleep(2)
         yield
     finally:
         connection.close()
 
 
-def _try_lock(connection: Any) -> bool:
+def _try_lock(connection: Any, lock: str) -> bool:
     statement = connection.createStatement()
-    result = statement.executeQuery(f"SELECT pg_try_advisory_lock(hashtext('{LOCK}'))")
+    result = statement.executeQuery(f"SELECT pg_try_advisory_lock(hashtext('{lock}'))")
     result.next()
     held = bool(result.getBoolean(1))
     statement.close()

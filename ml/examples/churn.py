@@ -63,6 +63,7 @@ class _Churn:
     columns = (
         *("recency_days", "tenure_days", "frequency", "mean_gap_days", "recency_in_gaps", "purchases_30d", "purchases_90d", "purchases_180d"),
         *("mean_quantity", "mean_amount", "last_amount", "amount_90d"),
+        *("log_recency", "log_tenure", "log_frequency", "log_gap", "log_amount"),  # for what is linear
     )
     segment = "bought"
 
@@ -104,8 +105,13 @@ class _Churn:
         described = told.withColumns({"recency_days": days(AS_OF, "_last"), "tenure_days": days(AS_OF, "_first")})
         gap = F.when(F.col("frequency") > 1, days("_last", "_first") / (F.col("frequency") - 1))
         bought = F.when(F.col("frequency") == 1, "once").when(F.col("frequency") <= 3, "2 or 3 times").otherwise("4 times or more")
+        of = {"recency": "recency_days", "tenure": "tenure_days", "frequency": "frequency", "gap": "mean_gap_days", "amount": "mean_amount"}
         ready = described.withColumn("mean_gap_days", gap).withColumns(
-            {"recency_in_gaps": F.col("recency_days") / F.col("mean_gap_days"), self.segment: bought}
+            {
+                "recency_in_gaps": F.col("recency_days") / F.col("mean_gap_days"),
+                self.segment: bought,
+                **{f"log_{name}": F.log1p(column) for name, column in of.items()},
+            }
         )
         return asked.join(ready.drop("_last", "_first"), [*self.key, AS_OF])
 

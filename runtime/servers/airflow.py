@@ -108,6 +108,7 @@ def task_environment(place: Place) -> dict[str, str]:
         "SPARK_VENV": str(place.venvs / "spark"),
         "SPARK_JARS": str(jars(place)),
         "DBT_VENV": str(place.venvs / "dbt"),
+        "MODELS_VENV": str(place.venvs / "ml"),
         "JAVA17_HOME": str(java.home()),
     }
 

@@ -85,6 +85,28 @@ def test_airflow_reads_the_dags(tmp_path: Path) -> None:
                 "params": ["history"],
                 **alike,
             },
+            "train": {
+                "tasks": {
+                    "prepare": ["units_large", "units_small"],
+                    **{f"units_{size}": [f"{size}.judge", f"{size}.register", f"{size}.train"] for size in ("small", "large")},
+                    **{
+                        f"{size}.{step}": after
+                        for size in ("small", "large")
+                        for step, after in {"train": [f"{size}.judge"], "judge": [f"{size}.register"], "register": []}.items()
+                    },
+                },
+                "schedule": None,
+                "begins": "None",
+                "params": ["run", "scenario", "trials"],
+                **alike,
+            },
+            "score": {
+                "tasks": {"score": []},
+                "schedule": None,
+                "begins": "None",
+                "params": ["scenario", "since"],
+                **alike,
+            },
             "quality_report": {
                 "tasks": {"report": []},
                 "schedule": "0 6 * * *",

@@ -10,15 +10,15 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -n")
 COMPILE := compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock'
 LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 # PostgreSQL's and the data's wheels are wanted for their files only; services come before dev, which includes them.
-ALONE := requirements/postgres requirements/cdnow
+ALONE := requirements/postgres requirements/cdnow requirements/flights
 FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys http2
 
-.PHONY: help native try-native env secrets compose-tool test-compose audit up down status logs clean demo docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-lake verify verify-controls lock lock-jars services dev
+.PHONY: help native try-native env secrets compose-tool test-compose audit up down status logs clean demo demo-ml docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-lake bench-scoring verify verify-controls lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-up: services try-native ## Fetch, build, configure and start everything (PROFILE=core: without Airflow, Trino and Superset)
+up: services try-native ## Fetch, build, configure and start everything (PROFILE=core: without Airflow, Trino and Superset; models: with MLflow)
 	@$(PYTHON) -m runtime up $(if $(PROFILE),--profile $(PROFILE))
 
 down: ## Stop everything
@@ -35,6 +35,9 @@ clean: ## Stop, and remove all data (YES=1: do not ask; ALL=1: what was fetched 
 
 demo: services ## Send real events through the running platform and account for every one
 	@$(PYTHON) -m cli demo
+
+demo-ml: services ## The life of a churn model on real data, with PostgreSQL, MinIO and MLflow of its own (KEEP=1 leaves them)
+	@$(PYTHON) -m ml.demo
 
 docs: services ## Build the documentation of the gold tables (dbt) and serve it on DOCS_PORT
 	@$(PYTHON) -m cli docs
@@ -64,7 +67,7 @@ lint: dev ## ruff, mypy, the import rules, the tracking plan (AGAINST=origin/mai
 fuzz: dev native ## Fuzz what reads a client's bytes, SECONDS (60) for each target, or one of them (TARGET=segment)
 	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do echo "$$target" && $(PYTHON) -m tests.fuzz.collector $$target -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
-bench: bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-lake ## All measurements (tables go to benchmarks/results/)
+bench: bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-lake bench-scoring ## All measurements (tables go to benchmarks/results/)
 
 bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
 	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
@@ -83,6 +86,9 @@ bench-curate: dev ## What a curation costs by the size of silver and of its inpu
 
 bench-lake: dev native ## A million simulated events and CDNOW, from the producers to gold, on a platform of its own (ARGS)
 	@$(PYTHON) -m benchmarks.lake $(ARGS)
+
+bench-scoring: dev ## Rows a second of batch inference, and its memory by the number of rows (a running platform is not needed; ARGS)
+	@$(PYTHON) -m benchmarks.scoring $(ARGS)
 
 verify: dev native ## Send, harm (FAULTS=60 SEED=1 ACKS=20000), and account for every event, on a platform of its own (KEEP=1 leaves it)
 	@$(PYTHON) -m verify $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(ACKS),--acks $(ACKS)) $(ARGS)

@@ -24,7 +24,9 @@ with DAG(
     default_args={**PATIENCE, "execution_timeout": timedelta(hours=2)},
     params={
         "scenario": Param(os.environ.get("SCHEDULED_SCENARIO") or "churn", type="string", enum=SCENARIOS, description="ml/scenarios/"),
-        "since": Param("", type="string", pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", description="The first day; empty: the end of the held-out time"),
+        "since": Param(
+            "", type="string", pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", description="The first day; empty: the end of the held-out time"
+        ),
     },
     tags=["models"],
 ) as dag:

@@ -41,7 +41,9 @@ with DAG(
     default_args=dict(PATIENCE),
     params={
         "scenario": Param(os.environ.get("SCHEDULED_SCENARIO") or "churn", type="string", enum=SCENARIOS, description="ml/scenarios/"),
-        "trials": Param(0, type="integer", minimum=0, maximum=10_000, description="Parameters to try for each model; 0: as the scenario says"),
+        "trials": Param(
+            0, type="integer", minimum=0, maximum=10_000, description="Parameters to try for each model; 0: as the scenario says"
+        ),
         "run": Param("", type="string", pattern=r"^[A-Za-z0-9_.\-]*$", description="Work in the folder of this earlier run"),
     },
     tags=["models"],

@@ -1,6 +1,6 @@
 """`python -m ml STEP`: one step of a model's life, in the environment `ml`. The last line it prints is JSON.
 
-    prepare --scenario NAME|FILE --run FOLDER      features and labels, checked for leaks; the units, by the size of their tasks [--trials N]
+    prepare --scenario NAME|FILE --run FOLDER      features and labels, checked for leaks; the units by size [--trials N]
     train --run FOLDER --unit NAME                 tune, fit, export, measure on held-out time
     judge --run FOLDER --unit NAME                 the gate's verdict, beside the baseline and the champion
     register --run FOLDER --unit NAME              into MLflow, with card and verdict
@@ -51,7 +51,11 @@ def main() -> None:
         elif given.step == "score":
             from ml.scoring import score
 
-            _say(score(Scenario.read(named(given.scenario)), run, os.environ, settings.mlflow_url, given.since, settings.cores))
+            _say(
+                score(
+                    Scenario.read(named(given.scenario)), run, os.environ, url=settings.mlflow_url, since=given.since, cores=settings.cores
+                )
+            )
         else:
             _say({"step": given.step, "unit": given.unit, **_of_unit(given.step, run, given.unit, settings)})
     except Mendable as problem:

@@ -129,7 +129,9 @@ def live(demo: Demo, folder: Path) -> None:
 
     began = time.monotonic()
     cents = demo.scenario("cents", data="ml.examples.planted:in_cents")
-    demo.tell("a drifting input", demo.caught("score", "--scenario", cents, "--run", str(folder / "score3"), "--since", "1998-04-01"), began)
+    demo.tell(
+        "a drifting input", demo.caught("score", "--scenario", cents, "--run", str(folder / "score3"), "--since", "1998-04-01"), began
+    )
     began = time.monotonic()
     demo.tell("the way back", demo.headrace("rollback", "churn", "--why", "make demo-ml is over"), began)
 

@@ -40,7 +40,7 @@ def promote(registry: Registry, name: str, number: int, who: str, why: str) -> C
         raise RegistryError(f"{name} {number} did not pass the gate: {said}")
     if model.champion == number:
         raise RegistryError(f"{name} {number} is the champion already")
-    return _change(registry, model, number, who, why, "promote")
+    return _change(registry, model, number, who=who, why=why, action="promote")
 
 
 def rollback(registry: Registry, name: str, who: str, why: str) -> Change:
@@ -49,7 +49,7 @@ def rollback(registry: Registry, name: str, who: str, why: str) -> Change:
     undone = way_back(changes(model), model.champion)
     if undone is None:
         raise RegistryError(f"{name}: there is no promotion to undo")
-    return _change(registry, model, undone.from_, who, why, "rollback")
+    return _change(registry, model, undone.from_, who=who, why=why, action="rollback")
 
 
 def way_back(record: Sequence[Change], champion: int | None) -> Change | None:
@@ -72,10 +72,11 @@ def story(model: Model) -> str | None:
     if last == model.champion:
         return None
     said = "none" if last is None else str(last)
-    return f"the record ends with {said}, the champion is {model.champion or 'none'}: the alias was moved in MLflow itself, or a promotion was cut off"
+    how = "the alias was moved in MLflow itself, or a promotion was cut off"
+    return f"the record ends with {said}, the champion is {model.champion or 'none'}: {how}"
 
 
-def _change(registry: Registry, model: Model, to: int | None, who: str, why: str, action: str) -> Change:
+def _change(registry: Registry, model: Model, to: int | None, *, who: str, why: str, action: str) -> Change:
     if not why.strip():
         raise RegistryError("say why: the record is for those who come after")
     now = datetime.now(UTC)

@@ -1,7 +1,8 @@
-"""MLflow's registry as this platform uses it: models, their versions with verdicts, and the alias `champion`. Over its REST API, so that the
-command line needs none of MLflow's packages.
+"""MLflow's registry as this platform uses it: models, their versions with verdicts, and the alias `champion`. Over its REST API, so that
+the command line needs none of MLflow's packages.
 
-A version's tags say what is to be known of it: `gate` (passed, failed), `reason.<n>`, `trained_until`, `data_snapshot`, `code`, `onnx_sha256`.
+A version's tags say what is to be known of it: `gate` (passed, failed), `reason.<n>`, `learnt_until`, `data_snapshot`, `code`,
+`onnx_sha256`.
 """
 
 import hashlib
@@ -124,7 +125,9 @@ class Registry:
         found = self._asked("GET", "model-versions/get-download-uri", {"name": version.model, "version": str(version.number)})
         uri = str(found["artifact_uri"]) if found else ""
         if not uri.startswith("mlflow-artifacts:/"):
-            raise RegistryError(f"{version.model} {version.number}: its files are at {uri}, and not with the server: start it as `make up` does")
+            raise RegistryError(
+                f"{version.model} {version.number}: its files are at {uri}, and not with the server: start it as `make up` does"
+            )
         inside = uri.removeprefix("mlflow-artifacts:").lstrip("/")
         return self._sent("GET", _FILES + quote(f"{inside}/{path}")).content
 

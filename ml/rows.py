@@ -68,7 +68,9 @@ class Rows(NamedTuple):
 
 def split(of: Scenario, as_of: NDArray[np.datetime64]) -> Masks:
     """By time: a row is learnt from only if its label was known when what comes next begins."""
-    tune, test, end = (np.datetime64(moment(day).replace(tzinfo=None), "us") for day in (of.split.tune_from, of.split.test_from, of.split.test_until))
+    tune, test, end = (
+        np.datetime64(moment(day).replace(tzinfo=None), "us") for day in (of.split.tune_from, of.split.test_from, of.split.test_until)
+    )
     known = as_of + np.timedelta64(int(of.horizon.total_seconds() * 1e6), "us")
     return Masks(
         learn=known <= tune,

@@ -1,4 +1,4 @@
-"""A scenario: what is learnt from what, how it is split, tuned and judged. One YAML file each in `ml/scenarios/`. Pure, but for reading it."""
+"""A scenario: what is learnt from what, how it is split, tuned and judged. One YAML file each in `ml/scenarios/`. Pure, but for reading."""
 
 import importlib
 import re
@@ -80,7 +80,7 @@ class Bounds(_Part):
 
 
 class Scenario(_Part):
-    """A scenario, as its file has it. `data`, `features` and `model` are import paths (`package.module:name`) of `ml/contract.py`'s things."""
+    """A scenario, as its file has it. `data`, `features` and `model` are import paths (`package.module:name`): see `ml/contract.py`."""
 
     name: Name
     about: str
@@ -174,7 +174,9 @@ def units(scenario: Scenario, counts: Mapping[Sequence[str], tuple[int, int]]) -
         if learnt >= scenario.set.least_learnt and judged >= scenario.set.least_judged
     }
     if not enough:
-        raise BadScenario(f"{scenario.name}: no combination of {', '.join(scenario.set.per)} has {scenario.set.least_learnt} rows to learn from")
+        raise BadScenario(
+            f"{scenario.name}: no combination of {', '.join(scenario.set.per)} has {scenario.set.least_learnt} rows to learn from"
+        )
     return enough
 
 
@@ -198,7 +200,8 @@ def _contradiction(of: Scenario) -> str | None:
     if not split.tune_from < split.test_from < split.test_until:
         return f"`$.split`: tune_from {split.tune_from} < test_from {split.test_from} < test_until {split.test_until} does not hold"
     if split.tune_from + of.horizon >= split.test_from:
-        return f"`$.split.tune_from`: no label from {split.tune_from} on is known before test_from {split.test_from} (horizon {of.horizon_days:g} days)"
+        horizon = f"(horizon {of.horizon_days:g} days)"
+        return f"`$.split.tune_from`: no label from {split.tune_from} on is known before test_from {split.test_from} {horizon}"
     if of.set and len(set(of.set.per)) < len(of.set.per):
         return "`$.set.per`: a column is named twice"
     if not of.set and of.resources.units:

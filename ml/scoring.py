@@ -52,7 +52,9 @@ def champions(scenario: Scenario, registry: Registry) -> dict[str, Champion]:
         if card["scenario"] != scenario.name:
             continue
         if tuple(card["features"]) != of.columns:
-            raise BadData(f"{model.name} {version.number} takes {', '.join(card['features'])}, and {scenario.features} has others: train and promote")
+            raise BadData(
+                f"{model.name} {version.number} takes {', '.join(card['features'])}, and {scenario.features} has others: train and promote"
+            )
         references = msgspec.convert(json.loads(registry.file(version, REFERENCES_FILE))["judged"], dict[str, Histogram])
         found[model.name] = Champion(version, card["values"], card["features"], references, registry.onnx(version))
     if not found:
@@ -60,7 +62,7 @@ def champions(scenario: Scenario, registry: Registry) -> dict[str, Champion]:
     return found
 
 
-def score(scenario: Scenario, run: Run, env: Mapping[str, str], url: str, since: date | None, cores: int) -> dict[str, Any]:
+def score(scenario: Scenario, run: Run, env: Mapping[str, str], *, url: str, since: date | None, cores: int) -> dict[str, Any]:
     """Score every row from `since` on (the end of the held-out time, where it is not given) that its champion has not scored yet.
 
     Raises Drifted, with nothing written, where a stable column looks otherwise than in the time that the champion was judged on.
@@ -167,7 +169,9 @@ def _check_drift(rows: "DataFrame", serving: Mapping[str, Champion], scenario: S
         worst = {column: value for column, value in found[name].items() if not value <= scenario.bounds.most_drift}
         problems += [f"{name}: {column} (PSI {value:.2f}, at most {scenario.bounds.most_drift:g})" for column, value in worst.items()]
     if problems:
-        raise Drifted(f"what is to be scored looks otherwise than what the champion was judged on: {'; '.join(problems)}: nothing was scored")
+        raise Drifted(
+            f"what is to be scored looks otherwise than what the champion was judged on: {'; '.join(problems)}: nothing was scored"
+        )
     return found
 
 
@@ -175,8 +179,8 @@ def _make_table(spark: "SparkSession", table: str, keys: "DataFrame") -> None:
     typed = ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in keys.schema)
     spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {table.rpartition('.')[0]}")
     spark.sql(
-        f"CREATE TABLE IF NOT EXISTS {table} ({typed}, {AS_OF} timestamp, model string, model_version int, score double, scored_at timestamp,"
-        " run_id string) USING iceberg PARTITIONED BY (model, model_version)"
+        f"CREATE TABLE IF NOT EXISTS {table} ({typed}, {AS_OF} timestamp, model string, model_version int, score double,"
+        " scored_at timestamp, run_id string) USING iceberg PARTITIONED BY (model, model_version)"
     )
 
 
@@ -190,5 +194,3 @@ def _alone(spark: "SparkSession", env: Mapping[str, str], table: str) -> Any:
     from dags.curation.session import alone
 
     return alone(spark._jvm, env, lock=f"headrace scores {table}")
-
-

@@ -25,7 +25,9 @@ def session(env: Mapping[str, str], cores: int, lake: bool = False, conf: Mappin
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ["PYTHONPATH"] = os.pathsep.join((str(_ROOT), *filter(None, (os.environ.get("PYTHONPATH"),))))  # workers import `ml` too
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    scratch = Path(env["STATE_DIR"], "data", "ml", "spark").absolute() if env.get("STATE_DIR") else Path(tempfile.gettempdir(), "headrace-ml")
+    scratch = (
+        Path(env["STATE_DIR"], "data", "ml", "spark").absolute() if env.get("STATE_DIR") else Path(tempfile.gettempdir(), "headrace-ml")
+    )
     scratch.mkdir(parents=True, exist_ok=True)
     settings = {
         "spark.master": f"local[{cores}]",

@@ -4,11 +4,9 @@ import hashlib
 import os
 from typing import Any
 
-
 from ml.keeping import Run, read_json, step, write_json
 from ml.registry import Registry
-from ml.rows import Rows
-from ml.scenario import Scenario, load, model_name
+from ml.scenario import load, model_name
 
 _INPUT = "features"
 
@@ -18,25 +16,21 @@ def register(run: Run, unit: str, url: str) -> dict[str, Any]:
 
     Done again, it makes another version: the same run of training may be registered more than once.
     """
-    scenario, folder = run.scenario(), run.unit(unit)
+    folder = run.unit(unit)
     with step(folder, "register", [folder / "model.onnx", folder / "verdict.json"]) as figures:
-        prepared, trained = read_json(run.folder / "prepare.json"), read_json(folder / "train.json")
-        verdict = read_json(folder / "verdict.json")
         onnx = (folder / "model.onnx").read_bytes()
-        values = dict(zip(scenario.set.per, run.units()[unit], strict=True)) if scenario.set else {}
-        card = _card(scenario, unit, prepared, trained, verdict, onnx, run.name, values)
+        card = _card(run, unit, onnx)
         write_json(folder / "card.json", card)
         (folder / "card.md").write_text(card_text(card))
-        name = model_name(scenario.name, unit)
         with Registry(url) as registry:
             registry.models()  # says in one line where nobody is there; MLflow's client would try for minutes
-            number = _log(run, unit, name, url, card, onnx)
-            registry.onnx(registry.version(name, number))  # what can be fetched is what was trained
-        figures |= {"model": name, "version": number, "gate": card["gate"], "reasons": verdict["reasons"]}
+            number = _log(run, unit, url, card, onnx)
+            registry.onnx(registry.version(card["model"], number))  # what can be fetched is what was trained
+        figures |= {"model": card["model"], "version": number, "gate": card["gate"], "reasons": card["reasons"]}
     return figures
 
 
-def _log(run: Run, unit: str, name: str, url: str, card: dict[str, Any], onnx: bytes) -> int:
+def _log(run: Run, unit: str, url: str, card: dict[str, Any], onnx: bytes) -> int:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     import mlflow
     import mlflow.onnx
@@ -45,13 +39,15 @@ def _log(run: Run, unit: str, name: str, url: str, card: dict[str, Any], onnx: b
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    scenario, folder = run.scenario(), run.unit(unit)
-    columns = len(card["features"])
+    folder, name, columns = run.unit(unit), card["model"], len(card["features"])
     given = Schema([TensorSpec(np.dtype(np.float32), (-1, columns), _INPUT)])
     answers = Schema([TensorSpec(np.dtype(np.float32), (-1, 2), "probabilities")])
     mlflow.set_tracking_uri(url)
-    mlflow.set_experiment(scenario.name)
-    tags = {key: str(card[key]) for key in ("data_snapshot", "code", "onnx_sha256", "learnt_until", "judged_from", "judged_until", "gate", "run")}
+    mlflow.set_experiment(card["scenario"])
+    tags = {
+        key: str(card[key])
+        for key in ("data_snapshot", "code", "onnx_sha256", "learnt_until", "judged_from", "judged_until", "gate", "run")
+    }
     tags |= {f"reason.{n:02d}": reason for n, reason in enumerate(card["reasons"])}
     with mlflow.start_run(run_name=f"{run.name} {unit}", tags={**tags, "unit": unit}):
         mlflow.log_params(card["parameters"])
@@ -72,9 +68,11 @@ def _log(run: Run, unit: str, name: str, url: str, card: dict[str, Any], onnx: b
     return int(made.version)
 
 
-def _card(
-    scenario: Scenario, unit: str, prepared: dict[str, Any], trained: dict[str, Any], verdict: dict[str, Any], onnx: bytes, run: str, values: dict[str, str]
-) -> dict[str, Any]:
+def _card(run: Run, unit: str, onnx: bytes) -> dict[str, Any]:
+    scenario, folder = run.scenario(), run.unit(unit)
+    prepared, trained = read_json(run.folder / "prepare.json"), read_json(folder / "train.json")
+    verdict = read_json(folder / "verdict.json")
+    values = dict(zip(scenario.set.per, run.units()[unit], strict=True)) if scenario.set else {}
     of = load(scenario.features, "features")
     return {
         "model": model_name(scenario.name, unit),
@@ -82,7 +80,7 @@ def _card(
         "scenario": scenario.name,
         "unit": unit,
         "values": values,
-        "run": run,
+        "run": run.name,
         "features": list(of.columns),
         "segment": of.segment,
         "horizon_days": scenario.horizon_days,
@@ -110,10 +108,17 @@ def _card(
 
 def card_text(card: dict[str, Any]) -> str:
     """The card for people, as Markdown."""
-    lines = [f"# {card['model']}", card["about"], "", "| on held-out time | rows | AUC | log loss | calibration error |", "|---|---|---|---|---|"]
+    lines = [
+        f"# {card['model']}",
+        card["about"],
+        "",
+        "| on held-out time | rows | AUC | log loss | calibration error |",
+        "|---|---|---|---|---|",
+    ]
     for who, report in card["reports"].items():
         for where, fit in {"all": report["overall"], **report["segments"]}.items():
-            lines.append(f"| {who}, {where} | {fit['rows']:,} | {_number(fit['auc'])} | {_number(fit['log_loss'])} | {_number(fit['calibration_error'])} |")
+            figures = " | ".join(_number(fit[name]) for name in ("auc", "log_loss", "calibration_error"))
+            lines.append(f"| {who}, {where} | {fit['rows']:,} | {figures} |")
     lines += ["", f"Gate: **{card['gate']}**", *(f"- {reason}" for reason in card["reasons"])]
     lines += ["", f"Learnt until {card['learnt_until']}; judged from {card['judged_from']} to {card['judged_until']}."]
     lines += [f"Data: {card['data_snapshot']}. Code: {card['code']}. Features: {', '.join(card['features'])}."]
@@ -129,6 +134,3 @@ def _metrics(card: dict[str, Any]) -> dict[str, float]:
     for who, report in card["reports"].items():
         found |= {f"{who}_{key}": float(value) for key, value in report["overall"].items() if value is not None}
     return found
-
-
-

@@ -104,5 +104,3 @@ def _references(rows: Rows, scores: Any) -> dict[str, Any]:
         of = {column: histogram(rows.column(column)[mask].astype(np.float64)) for column in rows.columns}
         found[name] = of | {"score": histogram(np.asarray(scores, np.float64)[mask])}
     return found
-
-

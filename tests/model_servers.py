@@ -1,4 +1,4 @@
-"""PostgreSQL, MinIO and MLflow of one's own, and the models' environment: the same programs as the platform's, on free ports, in a folder of their own."""
+"""PostgreSQL, MinIO and MLflow of one's own, and the models' environment: the platform's programs on free ports, in a folder of one's own."""
 
 import os
 import signal
@@ -51,7 +51,13 @@ def running(place: Place, *parts: Component) -> Iterator[None]:
                 log = stack.enter_context((place.state / "log" / f"{program.name}.log").open("ab"))
                 env = {**clean_environment(), **place.env, **program.environment}
                 process = subprocess.Popen(
-                    program.command, env=env, cwd=program.directory or ROOT, stdout=log, stderr=log, user=program.required_user, start_new_session=True
+                    program.command,
+                    env=env,
+                    cwd=program.directory or ROOT,
+                    stdout=log,
+                    stderr=log,
+                    user=program.required_user,
+                    start_new_session=True,
                 )
                 stack.callback(_end, process, program.stop_signal)
                 while not program.ready():

@@ -34,7 +34,11 @@ def show_all() -> None:
         table = Table("model", "champion", "youngest", "made", "gate", box=None, pad_edge=False, header_style="bold")
         for model in registry.models():
             youngest = next(iter(registry.versions(model.name)), None)
-            told = (str(youngest.number), _moment(youngest.created_ms), youngest.tags.get("gate", "not judged")) if youngest else ("-", "-", "-")
+            told = (
+                (str(youngest.number), _moment(youngest.created_ms), youngest.tags.get("gate", "not judged"))
+                if youngest
+                else ("-", "-", "-")
+            )
             table.add_row(model.name, str(model.champion or "-"), *told)
         out.print(table if table.row_count else "There are no models yet: the DAG `train` makes them.")
 

@@ -41,8 +41,8 @@ def purchases(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
 
 
 def purchases_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
-    """The purchases of `lake.silver.purchase` as they are in its present snapshot, known from their receipt... of the source in
-    `CHURN_SOURCE` (all, where it is not set). Raises BadData."""
+    """The purchases of `lake.silver.purchase` in its present snapshot, each known from its `time` on; where `CHURN_SOURCE` is set,
+    those of that source alone. Raises BadData."""
     from pyspark.sql import functions as F
 
     try:
@@ -52,7 +52,9 @@ def purchases_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Dat
     table = spark.read.option("snapshot-id", snapshot).table("lake.silver.purchase")
     if source := settings.get("CHURN_SOURCE"):
         table = table.where(F.col("source") == source)
-    known = table.select(F.col("subject").alias("customer"), "time", "quantity", F.col("amount_usd").alias("amount"), F.col("time").alias(KNOWN_AT))
+    known = table.select(
+        F.col("subject").alias("customer"), "time", "quantity", F.col("amount_usd").alias("amount"), F.col("time").alias(KNOWN_AT)
+    )
     return Data({"purchases": known}, f"lake.silver.purchase@{snapshot}")
 
 
@@ -61,20 +63,31 @@ class _Churn:
 
     key = ("customer",)
     columns = (
-        *("recency_days", "tenure_days", "frequency", "mean_gap_days", "recency_in_gaps", "purchases_30d", "purchases_90d", "purchases_180d"),
+        *(
+            "recency_days",
+            "tenure_days",
+            "frequency",
+            "mean_gap_days",
+            "recency_in_gaps",
+            "purchases_30d",
+            "purchases_90d",
+            "purchases_180d",
+        ),
         *("mean_quantity", "mean_amount", "last_amount", "amount_90d"),
         *("log_recency", "log_tenure", "log_frequency", "log_gap", "log_amount"),  # for what is linear
     )
     segment = "bought"
 
     def asked(self, tables: Tables) -> "DataFrame":
-        """Each customer at each first of a month after their first purchase, from the fourth month of the data to the first one after them."""
+        """Each customer at each first of a month after their first purchase, from the fourth month of the data to the one after them."""
         from pyspark.sql import functions as F
 
         bought = tables["purchases"]
         span = bought.agg(F.min("time").alias("first"), F.max(KNOWN_AT).alias("last"))
         month = "date_trunc('month', first)"
-        months = span.select(F.explode(F.expr(f"sequence({month} + INTERVAL 3 MONTHS, last + INTERVAL 1 MONTH, INTERVAL 1 MONTH)")).alias(AS_OF))
+        months = span.select(
+            F.explode(F.expr(f"sequence({month} + INTERVAL 3 MONTHS, last + INTERVAL 1 MONTH, INTERVAL 1 MONTH)")).alias(AS_OF)
+        )
         customers = bought.groupBy("customer").agg(F.min(KNOWN_AT).alias("_known"))
         return customers.crossJoin(F.broadcast(months)).where(F.col("_known") < F.col(AS_OF)).select("customer", AS_OF)
 
@@ -88,7 +101,11 @@ class _Churn:
         def within(number: int, value: "Column | int") -> "Column":
             return F.sum(F.when(days(AS_OF, "time") <= number, value).otherwise(0)).cast("double")
 
-        daily = tables["purchases"].groupBy("customer", "time", KNOWN_AT).agg(F.sum("quantity").alias("quantity"), F.sum("amount").alias("amount"))
+        daily = (
+            tables["purchases"]
+            .groupBy("customer", "time", KNOWN_AT)
+            .agg(F.sum("quantity").alias("quantity"), F.sum("amount").alias("amount"))
+        )
         seen = past(asked, daily, self.key).groupBy(*self.key, AS_OF)
         told = seen.agg(
             F.max("time").alias("_last"),

@@ -47,7 +47,9 @@ def flights(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
         "schedule": schedule.drop("arr_delay").select("*", published),
         "departures": whole.where("dep_delay IS NOT NULL").select("carrier", "origin", "dest", "dep_delay", left),
         "weather": weather.select(
-            "origin", *(F.col(name).cast("double").alias(name) for name in measured), (hour_over + F.expr("INTERVAL 1 HOUR")).alias(KNOWN_AT)
+            "origin",
+            *(F.col(name).cast("double").alias(name) for name in measured),
+            (hour_over + F.expr("INTERVAL 1 HOUR")).alias(KNOWN_AT),
         ),
         "outcomes": schedule.select(
             *("carrier", "flight", "origin", "scheduled", "arr_delay"), (F.col("scheduled") + F.expr("INTERVAL 1 DAY")).alias(KNOWN_AT)

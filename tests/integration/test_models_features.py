@@ -26,7 +26,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     made = model_servers.place_in(folder, {"ENRICHMENT_API_DATA_FILE": str(folder / "some.txt"), "ML_SPARK_MEMORY": "1g"})
     model_servers.bring(made)
     lines = (ROOT / ".runtime/data/cdnow/CDNOW_master.txt").read_text().splitlines()
-    (folder / "some.txt").write_text("\n".join([lines[0], *(line for line in lines[1:] if int(line.split()[0]) % (23_570 // CUSTOMERS) == 0)]) + "\n")
+    (folder / "some.txt").write_text(
+        "\n".join([lines[0], *(line for line in lines[1:] if int(line.split()[0]) % (23_570 // CUSTOMERS) == 0)]) + "\n"
+    )
     return made
 
 
@@ -151,5 +153,3 @@ def test_the_environment_has_no_setting_that_nobody_knows(place: Place, tmp_path
     done = step(place, "train", "--run", str(tmp_path / "none"), "--unit", "churn", ML_CORSE="2")
     assert done.returncode == 2
     assert done.stderr.startswith("setting ML_CORSE: no such setting; known are ")
-
-

@@ -61,7 +61,13 @@ class Life:
     def headrace(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         env = {**os.environ, "HEADRACE_ENV_FILE": str(self.place.state / ".env")}
         return subprocess.run(
-            [str(ROOT / ".venv/bin/python"), "-m", "cli", "models", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+            [str(ROOT / ".venv/bin/python"), "-m", "cli", "models", *arguments],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
 
@@ -197,5 +203,8 @@ def test_a_promotion_is_taken_back_in_one_command(life: Life, first: dict[str, A
 
 
 def test_a_registry_that_is_away_is_said_in_one_line(life: Life, tmp_path: Path) -> None:
-    with Registry("http://127.0.0.1:9") as registry, pytest.raises(Mendable, match="MLflow not reachable at http://127.0.0.1:9: `make up PROFILE=models`"):
+    with (
+        Registry("http://127.0.0.1:9") as registry,
+        pytest.raises(Mendable, match=r"MLflow not reachable at http://127.0.0.1:9: `make up PROFILE=models`"),
+    ):
         registry.models()

@@ -43,7 +43,9 @@ def test_a_worse_model_is_kept_out_with_the_reasons() -> None:
 
 def test_one_bad_segment_keeps_a_model_out_and_a_small_one_does_not() -> None:
     worse_for_new = Report(GOOD.overall, {"new": fit(0.6, 0.6), "old": fit(0.9, 0.2)})
-    assert judge(worse_for_new, {"baseline": WEAK}, {}, BOUNDS).reasons == ["log loss in 'new' against the baseline's 0.6000 is not <= 0.5100"]
+    assert judge(worse_for_new, {"baseline": WEAK}, {}, BOUNDS).reasons == [
+        "log loss in 'new' against the baseline's 0.6000 is not <= 0.5100"
+    ]
     few = Report(WEAK.overall, {"new": fit(0.7, 0.5, rows=499), "old": WEAK.segments["old"]})
     assert judge(worse_for_new, {"baseline": few}, {}, BOUNDS).passed
 
@@ -84,7 +86,9 @@ class Worse:
 
 
 @given(REPORT, REPORT, DRIFTS, st.builds(Worse, *(st.floats(0, 1) for _ in range(4))))
-def test_what_is_worse_in_everything_passes_only_where_the_better_does(candidate: Report, rival: Report, drifts: dict[str, float], by: Worse) -> None:
+def test_what_is_worse_in_everything_passes_only_where_the_better_does(
+    candidate: Report, rival: Report, drifts: dict[str, float], by: Worse
+) -> None:
     worse = Report(by.of(candidate.overall), {name: by.of(each) for name, each in candidate.segments.items()})
     worse_drifts = {name: value + by.drift for name, value in drifts.items()}
     if judge(worse, {"baseline": rival}, worse_drifts, BOUNDS).passed:

@@ -53,12 +53,17 @@ def test_values_do_not_drift_from_themselves(values: list[float]) -> None:
     assert sum(known.shares) == pytest.approx(1)
 
 
-@given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=100), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=100))
+@given(
+    st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=100),
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=100),
+)
 def test_drift_is_never_negative(one: list[float], other: list[float]) -> None:
     assert measure.psi(measure.histogram(np.array(one)), np.array(other)) >= 0
 
 
-@pytest.mark.parametrize(("change", "drifts"), [(lambda x: x, False), (lambda x: x * 100, True), (lambda x: np.where(x > 1, np.nan, x), True)])
+@pytest.mark.parametrize(
+    ("change", "drifts"), [(lambda x: x, False), (lambda x: x * 100, True), (lambda x: np.where(x > 1, np.nan, x), True)]
+)
 def test_another_currency_and_missing_values_are_drift(change, drifts) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(2)
     known = measure.histogram(rng.lognormal(size=5_000))

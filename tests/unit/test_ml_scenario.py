@@ -27,9 +27,18 @@ def test_every_scenario_of_ours_is_read_and_named_as_its_file(path: Path) -> Non
         (("tuning: {trials: 12,", "tuning: {tries: 12,"), "`$.tuning`: Object contains unknown field `tries`"),
         (("model: ml.learners:Blend", "model: Blend"), "`$.model`: Expected `str` matching regex"),
         (("horizon_days: 90", "horizon_days: 0"), "`$.horizon_days`: Expected `float` > 0.0"),
-        (("test_from: 1998-01-01", "test_from: 1997-01-01"), "`$.split`: tune_from 1997-09-01 < test_from 1997-01-01 < test_until 1998-04-02"),
-        (("horizon_days: 90", "horizon_days: 150"), "`$.split.tune_from`: no label from 1997-09-01 on is known before test_from 1998-01-01"),
-        (("name: churn", "name: churn\nresources: {units: {churn: large}}"), "`$.resources.units`: there are units only where there is a `set`"),
+        (
+            ("test_from: 1998-01-01", "test_from: 1997-01-01"),
+            "`$.split`: tune_from 1997-09-01 < test_from 1997-01-01 < test_until 1998-04-02",
+        ),
+        (
+            ("horizon_days: 90", "horizon_days: 150"),
+            "`$.split.tune_from`: no label from 1997-09-01 on is known before test_from 1998-01-01",
+        ),
+        (
+            ("name: churn", "name: churn\nresources: {units: {churn: large}}"),
+            "`$.resources.units`: there are units only where there is a `set`",
+        ),
         (("name: churn", "name: [churn"), "not YAML: "),
     ],
 )

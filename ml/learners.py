@@ -47,7 +47,8 @@ class _Blend(_Boosting):
         of_trees = {name: value for name, value in parameters.items() if name != "trees"}
         regression = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=500))
         both = [("trees", super().build(of_trees, seed)), ("regression", regression)]
-        return VotingClassifier(both, voting="soft", weights=np.array([parameters["trees"], 1 - parameters["trees"]]))
+        weights = np.array([parameters["trees"], 1 - parameters["trees"]])
+        return VotingClassifier(both, voting="soft", weights=weights, flatten_transform=False)  # as ONNX has it
 
 
 Boosting, Blend = _Boosting(), _Blend()

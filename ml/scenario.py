@@ -24,7 +24,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     pass
 
 
-class Split(_Part):
+class Split(_Part, frozen=True):
     """Rows by their as-of moment (days in UTC). A row is learnt from only if its label was known before what comes next begins.
 
     `tune_from` to `test_from` chooses the parameters; `test_from` to `test_until` (not included) judges, and is seen by no choice.
@@ -35,20 +35,20 @@ class Split(_Part):
     test_until: date
 
 
-class Baseline(_Part):
+class Baseline(_Part, frozen=True):
     """What a model has to beat: a logistic regression on these columns alone."""
 
     columns: Annotated[list[str], Meta(min_length=1)]
 
 
-class Tuning(_Part):
+class Tuning(_Part, frozen=True):
     """How much Optuna may try: an end comes with whichever is reached first."""
 
     trials: Annotated[int, Meta(ge=1, le=10_000)] = 20
     seconds: Annotated[int, Meta(ge=1)] = 600
 
 
-class Set(_Part):
+class Set(_Part, frozen=True):
     """A model for each combination of these columns that has at least so many rows to learn from and so many to be judged on."""
 
     per: Annotated[list[str], Meta(min_length=1)]
@@ -57,7 +57,7 @@ class Set(_Part):
     only: list[str] = []  # names of units, such as EWR-UA; empty: all
 
 
-class Resources(_Part):
+class Resources(_Part, frozen=True):
     """How large each unit's task is (`ml/sizes.py`), and those units that need another size."""
 
     default: Size = "small"
@@ -68,7 +68,7 @@ class Resources(_Part):
         return self.units.get(unit, self.default)
 
 
-class Bounds(_Part):
+class Bounds(_Part, frozen=True):
     """What the gate asks for (`ml/gate.py`). Gains are of AUC; losses are log loss, as a share of the rival's."""
 
     least_gain: Share = 0.0  # of AUC over each rival: more than that
@@ -79,7 +79,7 @@ class Bounds(_Part):
     stable: list[str] = []  # columns that should look in the held-out time as in the time learnt from
 
 
-class Scenario(_Part):
+class Scenario(_Part, frozen=True):
     """A scenario, as its file has it. `data`, `features` and `model` are import paths (`package.module:name`): see `ml/contract.py`."""
 
     name: Name

@@ -1,4 +1,4 @@
-"""PostgreSQL, MinIO and MLflow of one's own, and the models' environment: the platform's programs on free ports, in a folder of one's own."""
+"""PostgreSQL, MinIO and MLflow of one's own, and the models' environment: the platform's programs, on free ports, in one's own folder."""
 
 import os
 import signal

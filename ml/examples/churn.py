@@ -61,8 +61,8 @@ def purchases_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Dat
 class _Churn:
     """As of the first of each month, of everyone who has bought before."""
 
-    key = ("customer",)
-    columns = (
+    key: tuple[str, ...] = ("customer",)
+    columns: tuple[str, ...] = (
         *(
             "recency_days",
             "tenure_days",

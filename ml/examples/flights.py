@@ -73,8 +73,8 @@ def _unpacked(folder: Path) -> Path:
 class _Flights:
     """Each scheduled flight, two hours ahead."""
 
-    key = ("carrier", "flight", "origin", "scheduled")
-    columns = (
+    key: tuple[str, ...] = ("carrier", "flight", "origin", "scheduled")
+    columns: tuple[str, ...] = (
         *("hour", "weekday", "distance", "origin_delay_1h", "origin_delay_3h", "carrier_delay_3h", "carrier_delay_24h", "dest_delay_24h"),
         *("dest_late_14d", "carrier_late_14d", "temp", "wind_speed", "precip", "visib"),
     )

@@ -35,7 +35,11 @@ def main() -> None:
     figures: dict[str, float] = {"cores": given.cores}
     for name, rows in (("few", given.few), ("many", given.many)):
         told, memory = _job(place, rows, given.cores)
-        figures |= {f"{name}_rows": rows, f"{name}_rows_per_second": round(rows / told["seconds"]), f"{name}_memory_mb": round(memory / 1e6)}
+        figures |= {
+            f"{name}_rows": rows,
+            f"{name}_rows_per_second": round(rows / told["seconds"]),
+            f"{name}_memory_mb": round(memory / 1e6),
+        }
     figures["memory_many_to_few"] = round(figures["many_memory_mb"] / figures["few_memory_mb"], 2)
     figures["rows_many_to_few"] = round(given.many / given.few, 2)
     show(figures)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dags.headrace_environments import DBT, SPARK, container, executor_config
+from dags.headrace_environments import DBT, MODEL_SIZES, SPARK, container, executor_config
+from ml.sizes import SIZES
 
 KUBERNETES = {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor,KubernetesExecutor", "SPARK_IMAGE": "registry.example.com/spark:1"}
 
@@ -49,3 +50,9 @@ def test_under_kubernetes_the_task_s_pod_is_its_own(client: None) -> None:
     assert (type(pod).__name__, base.name) == ("V1Pod", "base")
     assert base.resources.limits == base.resources.requests == {"cpu": "500m", "memory": "512Mi"}
     assert not hasattr(base, "image")
+
+
+def test_a_model_s_pod_has_what_its_program_takes() -> None:
+    assert {name: (of.cpu, of.memory) for name, of in MODEL_SIZES.items()} == {
+        name: (str(of.cpus), of.memory) for name, of in SIZES.items()
+    }

@@ -1,5 +1,6 @@
 """Scenario files: what is read, and what is refused with which words."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -73,7 +74,12 @@ def test_code_that_is_not_there_is_said(path: str, said: str) -> None:
 
 def test_a_set_becomes_a_unit_for_each_combination_that_is_large_enough() -> None:
     flights = Scenario.read(FLIGHTS)
-    counts = {("EWR", "UA"): (30_000, 9_000), ("EWR", "EV"): (6_000, 1_500), ("JFK", "OO"): (5_999, 9_000), ("LGA", "DL"): (9_000, 1_499)}
+    counts: dict[Sequence[str], tuple[int, int]] = {
+        ("EWR", "UA"): (30_000, 9_000),
+        ("EWR", "EV"): (6_000, 1_500),
+        ("JFK", "OO"): (5_999, 9_000),
+        ("LGA", "DL"): (9_000, 1_499),
+    }
     counts |= {tuple(name.split("-")): (6_000, 1_500) for name in ("JFK-B6",)}
     assert units(flights, {**counts, ("LGA", "DL"): (9_000, 1_500)}) == {
         "EWR-EV": ("EWR", "EV"),

@@ -55,7 +55,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge(candidate: Report, rivals: Mapping[str, Report], drifts: Mapping[str, float], bounds: Bounds) -> Verdict:
-    """The verdict on `candidate`. Rivals were measured on the same rows; `drifts` has the PSI of columns and of the score."""
+    """The verdict on `candidate`. Rivals were measured on the same rows; `drifts` has the PSI of what should be stable."""
     checks: list[Check] = []
     for rival, report in rivals.items():
         checks += _against(rival, candidate, report, bounds)

@@ -8,7 +8,7 @@ from ml import leaks
 from ml.contract import AS_OF, LABEL, FeatureSet
 from ml.errors import BadData, Leak
 from ml.keeping import Run, step, write_json
-from ml.scenario import Scenario, load, moment, units
+from ml.scenario import SCORE, Scenario, load, moment, units
 from ml.spark import session
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def prepare(scenario: Scenario, run: Run, env: Mapping[str, str], cores: int) ->
     """Compute and keep all rows whose label is known, and say which units there are. Raises Leak, BadData, BadScenario."""
     of: FeatureSet = load(scenario.features, "features")
     source = load(scenario.data, "data")
-    if unknown := sorted({*scenario.baseline.columns, *scenario.bounds.stable} - set(of.columns)):
+    if unknown := sorted({*scenario.baseline.columns, *scenario.bounds.stable} - {*of.columns, SCORE}):
         raise BadData(f"{scenario.name}: {scenario.features} has no feature {', '.join(unknown)}; it has {', '.join(of.columns)}")
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "scenario.yaml").write_text(scenario.dump())

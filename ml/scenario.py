@@ -18,6 +18,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 ImportPath = Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Size = Literal["small", "large"]
+SCORE = "score"  # what `bounds.stable` calls the model's own answer
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,8 +76,8 @@ class Bounds(_Part, frozen=True):
     most_segment_loss: Share = 0.02  # a segment's log loss may be so much worse than a rival's
     least_segment: Annotated[int, Meta(ge=50)] = 500  # rows: smaller segments are shown and not judged
     most_calibration_error: Share = 0.05
-    most_drift: Annotated[float, Meta(gt=0)] = 0.25  # PSI of each column in `stable` and of the score
-    stable: list[str] = []  # columns that should look in the held-out time as in the time learnt from
+    most_drift: Annotated[float, Meta(gt=0)] = 0.25  # PSI of each of `stable`
+    stable: list[str] = []  # features, or `score`, that should look in the held-out time as in the time learnt from
 
 
 class Scenario(_Part, frozen=True):

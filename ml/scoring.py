@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _MODEL = "_model"
-_SAMPLE = 20_000  # rows at which drift is looked at
+_SAMPLE = 50_000  # about so many rows of a model are looked at for drift
 
 
 class Champion(NamedTuple):
@@ -161,10 +161,13 @@ def _check_drift(rows: "DataFrame", serving: Mapping[str, Champion], scenario: S
     from pyspark.sql import functions as F
 
     found, problems = {}, []
+    stable = [name for name in scenario.bounds.stable if name in rows.columns]  # the score is not known yet
     for name, each in serving.items():
-        of_model = rows.where(F.col(_MODEL) == name).select(*scenario.bounds.stable)
-        sample = of_model.orderBy(F.xxhash64(*scenario.bounds.stable)).limit(_SAMPLE).toPandas()
-        columns = {column: sample[column].to_numpy(np.float64) for column in sample} if len(sample) else {}
+        of_model = rows.where(F.col(_MODEL) == name).select(*stable)
+        share = min(1.0, _SAMPLE / max(of_model.count(), 1))
+        sample = of_model.sample(share, scenario.seed).toPandas()
+        # in the model's own precision, as the references are
+        columns = {column: sample[column].to_numpy(np.float32).astype(np.float64) for column in sample} if len(sample) else {}
         found[name] = {column: round(value, 4) for column, value in drift(each.references, columns).items()}
         worst = {column: value for column, value in found[name].items() if not value <= scenario.bounds.most_drift}
         problems += [f"{name}: {column} (PSI {value:.2f}, at most {scenario.bounds.most_drift:g})" for column, value in worst.items()]

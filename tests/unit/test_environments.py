@@ -53,6 +53,5 @@ def test_under_kubernetes_the_task_s_pod_is_its_own(client: None) -> None:
 
 
 def test_a_model_s_pod_has_what_its_program_takes() -> None:
-    assert {name: (of.cpu, of.memory) for name, of in MODEL_SIZES.items()} == {
-        name: (str(of.cpus), of.memory) for name, of in SIZES.items()
-    }
+    pods = {name: (of.cpu, of.memory) for name, of in MODEL_SIZES.items()}
+    assert pods == {name: (str(of.cpus), of.memory) for name, of in SIZES.items()}

@@ -175,6 +175,33 @@ def test_days_of_a_backfill_are_checked_before_it_runs(failing: tuple[Path, Path
     assert "ParamValidationError" in done.stderr + done.stdout
 
 
+RECORDER = """#!/bin/sh
+echo "$*" >> "$RECORD"
+case "$*" in
+  *prepare*) echo '{"small": ["EWR-UA", "LGA-DL"], "large": []}' ;;
+  *judge*LGA-DL*) exit 99 ;;
+esac
+"""
+
+
+def test_each_unit_of_a_scenario_has_a_chain_of_its_own(failing: tuple[Path, Path], tmp_path: Path) -> None:
+    home, _ = failing
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text(RECORDER)
+    (tmp_path / "bin/python").chmod(0o755)
+    settings = {"MODELS_VENV": str(tmp_path), "RECORD": str(tmp_path / "record"), "ALERT_WEBHOOK_URL": ""}
+    conf = json.dumps({"scenario": "flights", "run": "again", "trials": 3})
+    airflow(
+        home, ROOT / "dags", "-m", "airflow", "dags", "test", "train", "--conf", conf, AIRFLOW__CORE__DEFAULT_TASK_RETRIES="0", **settings
+    )
+    asked = (tmp_path / "record").read_text().splitlines()
+    assert asked[0] == "-m ml prepare --scenario flights --run again --trials 3"
+    of_unit = {unit: [line for line in asked if line.endswith(f"--run again --unit {unit}")] for unit in ("EWR-UA", "LGA-DL")}
+    assert [line.split()[2] for line in of_unit["EWR-UA"]] == ["train", "judge", "register"]  # whatever becomes of the other
+    assert {line.split()[2] for line in of_unit["LGA-DL"]} == {"train", "judge"}
+    assert len(asked) == 1 + sum(len(lines) for lines in of_unit.values())
+
+
 def test_the_report_is_a_file_and_in_the_log(tmp_path: Path) -> None:
     env = {**os.environ, "STATE_DIR": str(tmp_path)}
     command = [str(ROOT / ".runtime/venvs/dbt/bin/python"), "-m", "dags.report.main"]

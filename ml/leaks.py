@@ -51,9 +51,10 @@ def find(of: FeatureSet, tables: Tables, described: "DataFrame", moments: int = 
     examined, leaks = 0, dict[str, Found]()
     chosen = _spread(described, moments)
     for as_of in chosen:
-        whole = described.where(described[AS_OF] == as_of).orderBy(*of.key).limit(rows).select(*of.key, *compared).collect()
+        looked_at = described.where(_is(as_of)).orderBy(*of.key).limit(rows)
+        whole = looked_at.select(*of.key, *compared).collect()
         known = {name: table.where(table[KNOWN_AT] < as_of) for name, table in tables.items()}
-        asked = of.asked(known).where(_is(as_of)).join(_keys(described, of, whole), list(of.key), "left_semi")
+        asked = of.asked(known).where(_is(as_of)).join(looked_at.select(*of.key), list(of.key), "left_semi")
         cut = {_key(of, row): row for row in of.features(known, asked).select(*of.key, *compared).collect()}
         examined += len(whole)
         for row in whole:
@@ -88,11 +89,6 @@ def _is(as_of: datetime) -> Any:
     from pyspark.sql import functions as F
 
     return F.col(AS_OF) == F.lit(as_of)
-
-
-def _keys(like: "DataFrame", of: FeatureSet, rows: Sequence[Any]) -> "DataFrame":
-    schema = like.select(*of.key).schema
-    return like.sparkSession.createDataFrame([_key(of, row) for row in rows], schema)
 
 
 def _key(of: FeatureSet, row: Any) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ def session(env: Mapping[str, str], cores: int, lake: bool = False, conf: Mappin
         os.environ["JAVA_HOME"] = env["JAVA17_HOME"]
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ["PYTHONPATH"] = os.pathsep.join((str(_ROOT), *filter(None, (os.environ.get("PYTHONPATH"),))))  # workers import `ml` too
+    os.environ["TZ"] = "UTC"  # Spark gives moments to Python in the zone of the process
+    time.tzset()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     scratch = (
         Path(env["STATE_DIR"], "data", "ml", "spark").absolute() if env.get("STATE_DIR") else Path(tempfile.gettempdir(), "headrace-ml")

@@ -100,7 +100,8 @@ def test_a_model_that_beats_the_baseline_passes_with_all_that_is_known_of_it(lif
         version = registry.version("churn", 1)
         card = json.loads(registry.file(version, "extra_files/card.json"))
         assert registry.champion("churn") is None
-        assert registry.file(version, "MLmodel").decode().count("signature") == 1
+        signature = yaml.safe_load(registry.file(version, "MLmodel"))["signature"]
+        assert json.loads(signature["inputs"])[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, len(card["features"])]}
         assert registry.onnx(version) == (life.folder / "first/units/churn/model.onnx").read_bytes()
     assert card["reports"]["model"]["overall"]["auc"] > card["reports"]["baseline"]["overall"]["auc"] > 0.7
     assert version.tags["data_snapshot"] == card["data_snapshot"]

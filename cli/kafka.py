@@ -29,9 +29,9 @@ def followed(env: Env, topic: str, from_start: bool = False) -> Iterator[bytes]:
 def security_of(env: Env) -> Security:
     """How Kafka is reached. Ends the command with one line where a setting is wrong."""
     try:
-        return KafkaSettings.model_validate({name: env[name] for name in KafkaSettings.environment_names()}).kafka_security
+        return KafkaSettings.of(env).kafka_security
     except ValidationError as error:
-        fail("; ".join(f"setting {one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()))
+        fail("; ".join(f"setting {problem}" for problem in KafkaSettings.problems(error)))
 
 
 @contextmanager

@@ -228,5 +228,5 @@ def _servers(env: Mapping[str, str]) -> Iterator[None]:
         fail(f"Trino: {' '.join(error.message.split())}: what was begun is not ended, run it again")
     except (Error, HttpError, requests.RequestException):
         not_reachable("Trino", env["TRINO_URL"])
-    except (TransportError, ApiError) as error:
+    except (TransportError, ApiError, search.Refused) as error:
         fail(f"Elasticsearch at {env['ELASTICSEARCH_URL']}: {error}: what was begun is not ended, run it again")

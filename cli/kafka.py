@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from cli.context import fail, not_reachable
@@ -32,6 +33,11 @@ def security_of(env: Env) -> Security:
         return KafkaSettings.of(env).kafka_security
     except ValidationError as error:
         fail("; ".join(f"setting {problem}" for problem in KafkaSettings.problems(error)))
+
+
+def admin_of(env: Env) -> AdminClient:
+    """Asks the brokers, and changes what they have. Ends the command with one line where a setting is wrong."""
+    return AdminClient({"bootstrap.servers": env["KAFKA_BOOTSTRAP_SERVERS"], **security_of(env).config(), "log_level": 0})
 
 
 @contextmanager

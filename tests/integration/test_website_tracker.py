@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -237,6 +238,8 @@ def test_two_tabs_send_each_event_once(context: BrowserContext, collector: Answe
 
 
 def test_what_a_closed_tab_leaves_another_sends(context: BrowserContext, collector: Answering, shop_url: str) -> None:
+    now = datetime.now(UTC)
+    context.clock.set_fixed_time(now)  # however slow this machine is
     closed, other = context.new_page(), context.new_page()
     closed.route("**/v1/batch*", lambda route: route.abort("connectionrefused"))
     closed.goto(shop_url)
@@ -246,7 +249,7 @@ def test_what_a_closed_tab_leaves_another_sends(context: BrowserContext, collect
     until(other, lambda: len(collector.ids()) >= 2)
     assert not set(left) & set(collector.ids())
     closed.close()
-    other.wait_for_timeout(5_500)
+    context.clock.set_fixed_time(now + timedelta(seconds=6))
     other.evaluate("headrace.track('button_click', {button_id: 'own'})")
     until(other, lambda: not queued(other))
     assert [id for id in collector.ids() if id in left] == left

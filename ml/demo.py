@@ -50,7 +50,7 @@ class Demo:
         done = self._run(self._python, "-m", "ml", *arguments)
         if done.returncode:
             raise Unexpected(f"ml {arguments[0]}: {done.stderr.strip().splitlines()[-1:]}")
-        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         return lines[0] | lines[-1]
 
     def caught(self, *arguments: str) -> str:
@@ -82,7 +82,7 @@ def live(demo: Demo, folder: Path) -> None:
     began = time.monotonic()
     done = demo.step("prepare", "--scenario", churn, "--run", run)
     checked = done["leak_check"]
-    demo.tell("features", f"{done['rows']:,} rows as of {13} months; {checked['rows']:,} of them again without the future: no leak", began)
+    demo.tell("features", f"{done['rows']:,} rows as of {done['moments']} months; {checked['rows']:,} of them again without the future: no leak", began)
 
     began = time.monotonic()
     leaky = demo.scenario("leaky", features="ml.examples.planted:Lifetime")

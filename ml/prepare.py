@@ -32,7 +32,7 @@ def prepare(scenario: Scenario, run: Run, env: Mapping[str, str], cores: int) ->
             rows.write.parquet(str(fresh))
             kept = spark.read.parquet(str(fresh))
             checked = leaks.find(of, data.tables, kept)
-            figures |= {"data_snapshot": data.snapshot, "rows": kept.count()}
+            figures |= {"data_snapshot": data.snapshot, "rows": kept.count(), "moments": kept.select(AS_OF).distinct().count()}
             figures |= {"leak_check": {"moments": checked.moments, "rows": checked.rows, "leaks": [str(leak) for leak in checked.leaks]}}
             if checked.leaks:
                 shutil.rmtree(fresh)

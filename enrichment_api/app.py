@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from enrichment_api import scoring
 from enrichment_api.customers import Customers
 from enrichment_api.features import MODEL, Basis
-from enrichment_api.model import Model
+from enrichment_api.serving import Serving, in_words
 
 _seconds = Histogram(
     "enrichment_api_request_seconds",
@@ -36,10 +36,18 @@ class _Refused(Exception):
         self.status, self.code = status, code
 
 
-def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: int, lifespan: Lifespan | None = None) -> FastAPI:
-    """The app. `customers` gives the present snapshot; it is asked once a request."""
-    card = model.card
-    app = FastAPI(title="Headrace enrichment API", version=card.version, lifespan=lifespan, description="Scores events in batches.")
+def make_app(
+    serving: Callable[[], Serving],
+    customers: Callable[[], Customers],
+    max_body_bytes: int,
+    lifespan: Lifespan | None = None,
+    refused: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
+    """The app. `serving` gives what serves now and `customers` the present snapshot; each is asked once a request.
+
+    `refused` says why the release file is not what serves (None: it is).
+    """
+    app = FastAPI(title="Headrace enrichment API", version="1", lifespan=lifespan, description="Scores events in batches.")
 
     @app.post("/v1/score", openapi_extra=_openapi(), responses=_RESPONSES, summary="Score at most 1,000 events")
     async def score(request: Request) -> Response:
@@ -50,7 +58,7 @@ def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: i
         except _Refused as error:
             _refused.labels(error.code).inc()
             return _json({"code": error.code, "message": str(error)}, error.status)
-        answers = scoring.score(batch.events, customers(), model)
+        answers = scoring.score(batch.events, customers(), serving())
         _count(batch, answers)
         response = _json({"enrichments": answers})
         _seconds.observe(time.perf_counter() - start)
@@ -66,12 +74,16 @@ def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: i
         return {"status": "ok"}
 
     @app.get("/readyz", summary="It can score now")
-    async def readyz() -> dict[str, Any]:
-        return {"status": "ready", "model": card.model, "version": card.version, "customers": len(customers())}
+    async def readyz() -> Response:
+        now = serving()
+        said = {"status": "ready", "model": now.card.model, "version": now.card.version, "customers": len(customers())}
+        return _json({**said, "strategy": in_words(now.release), "variants": now.standings(), "refused": refused()})
 
-    @app.get("/v1/models", summary="The cards of the models: what each was made from, and how good it is")
+    @app.get("/v1/models", summary="Which versions serve whom, and their cards: what each was made from, and how good it is")
     async def models() -> Response:
-        return _json({"models": [card]})
+        now = serving()
+        release = {"model": now.card.model, "strategy": in_words(now.release), "release": now.digest, "variants": now.standings()}
+        return _json({"models": now.cards, "serving": [release], "refused": refused()})
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 import headrace.settings
@@ -22,6 +22,20 @@ class TrainSettings(headrace.settings.Settings):
     url: str = "http://127.0.0.1:8010"
     refresh_seconds: float = Field(15, gt=0)
     max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
+    release_file: Path | None = None  # beside the folder of the model
+    release_seconds: float = Field(1, gt=0)
+    shadow_file: Path | None = None
+    shadow_max_bytes: int = Field(64 * 1024 * 1024, gt=0)
+
+    @property
+    def releases(self) -> Path:
+        """Where the release file is, or would be."""
+        return self.release_file or self.model_dir.parent / "release.yaml"
+
+    @field_validator("release_file", "shadow_file", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return value or None
 
 
 class Settings(LakeSettings, TrainSettings):

@@ -11,9 +11,10 @@ import structlog
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
+from enrichment_api.cache import Scores
 from enrichment_api.features import MODEL
 from enrichment_api.guard import Broken, Guard
-from enrichment_api.model import Card, Model
+from enrichment_api.model import Card
 from enrichment_api.release import CHAMPION, Recreate, Release, Shares, bounds_of, bucket, digest, seed, variant_at
 from enrichment_api.release import Shadow as ShadowRelease
 from enrichment_api.shadow import Shadow
@@ -65,7 +66,7 @@ class Standing(msgspec.Struct, frozen=True):
 class _Arm:
     """A variant with its model, its guard and its counters, looked up once."""
 
-    def __init__(self, name: str, model: Model, guard: Guard | None) -> None:
+    def __init__(self, name: str, model: Scores, guard: Guard | None) -> None:
         self.of, self.model, self.guard = Variant(name, model.card.version), model, guard
         labels = (model.card.model, name, model.card.version)
         self.events, self.errors, self.seconds = _events.labels(*labels), _errors.labels(*labels), _seconds.labels(*labels)
@@ -80,7 +81,7 @@ class Serving:
     def __init__(
         self,
         release: Release,
-        models: Mapping[str, Model],
+        models: Mapping[str, Scores],
         shadow: Shadow | None = None,
         *,
         returned: Mapping[str, Broken] | None = None,
@@ -89,7 +90,7 @@ class Serving:
     ) -> None:
         bounds = bounds_of(release)
         self.release, self.digest = release, digest(release)
-        self.models: dict[str, Model] = {variant: models[variant] for variant in release.folders()}
+        self.models: dict[str, Scores] = {variant: models[variant] for variant in release.folders()}
         self._now, self._clock = now, clock
         self._seed = seed(MODEL, release)
         self._champion, *challengers = (_Arm(name, model, None) for name, model in self.models.items())
@@ -100,7 +101,7 @@ class Serving:
         self._shadow = shadow if isinstance(release, ShadowRelease) else None
 
     @classmethod
-    def alone(cls, model: Model, variant: str = CHAMPION) -> "Serving":
+    def alone(cls, model: Scores, variant: str = CHAMPION) -> "Serving":
         """One model for everybody, without a release file."""
         return cls(Recreate(champion="."), {variant: model})
 

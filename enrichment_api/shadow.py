@@ -19,7 +19,7 @@ import structlog
 from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
-from enrichment_api.model import Model
+from enrichment_api.cache import Scores
 
 _WAITING = 64  # batches of at most 1,000 events
 
@@ -36,7 +36,7 @@ _apart = Histogram(
 
 
 class _Work(NamedTuple):
-    challenger: Model
+    challenger: Scores
     champion: str
     rows: NDArray[np.float32]
     keys: Sequence[tuple[str, str]]
@@ -82,7 +82,7 @@ class Shadow:
         self._thread.join(5)
 
     def offer(
-        self, challenger: Model, champion: str, rows: NDArray[np.float32], keys: Sequence[tuple[str, str]], values: NDArray[np.float32]
+        self, challenger: Scores, champion: str, rows: NDArray[np.float32], keys: Sequence[tuple[str, str]], values: NDArray[np.float32]
     ) -> None:
         """Score `rows` of the events `keys` (source, id) some time; `values` are what the champion (of that version) said. Never waits."""
         try:

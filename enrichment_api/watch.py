@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 from prometheus_client import Counter, Gauge
 
+from enrichment_api.cache import Cached, Scores
 from enrichment_api.features import FEATURES, MODEL
 from enrichment_api.guard import Broken
 from enrichment_api.model import CARD_FILE, ONNX_FILE, Model, ModelError, read_card
@@ -47,11 +48,12 @@ class Watch:
     Without a release file, the model in `model_dir` serves everybody.
     """
 
-    def __init__(self, model_dir: Path, release_file: Path, shadow: Shadow | None, seconds: float) -> None:
+    def __init__(self, model_dir: Path, release_file: Path, shadow: Shadow | None, seconds: float, cache_rows: int = 0) -> None:
         self.refused: str | None = None
         self._model_dir, self._file = model_dir, release_file
         self._returned_file = release_file.with_name(release_file.name + ".returned")
         self._shadow, self._seconds = shadow, seconds
+        self._cache_rows = cache_rows
         self._text: tuple[Signature | str, Release | None] = ("not yet", None)
         self._seen: object = None
         self._kept: list[_Back] | None = None
@@ -137,7 +139,7 @@ class Watch:
         """Raises ModelError. What is in memory already is not loaded again."""
         if len(folders) > MAX_VARIANTS:
             raise ReleaseError(f"{self._file}: at most {MAX_VARIANTS} variants of a model are in memory at once")
-        have: dict[tuple[str, str], Model] = {}
+        have: dict[tuple[str, str], Scores] = {}
         if self._seen is not None:
             have = {(model.card.version, model.card.onnx_sha256): model for model in self.serving.models.values()}
         models = {}
@@ -145,10 +147,13 @@ class Watch:
             card = read_card(folder)
             key = (card.version, card.onnx_sha256)
             if key not in have or have[key].card != card:
-                have[key] = _tried(Model.load(folder), folder)
+                have[key] = self._remembering(_tried(Model.load(folder), folder))
             models[variant] = have[key]
         kept = {back.variant: back.why for back in self._read_kept() if back.digest == digest(release)}
         return Serving(release, models, self._shadow, returned=kept)
+
+    def _remembering(self, model: Model) -> Scores:
+        return Cached(model, self._cache_rows) if self._cache_rows else model
 
     # ---- who returned to the champion, also where that was found by another copy, or before a restart ----
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parent.parent
-_AWAY = {
+AWAY = {
     "LAKE_CATALOG_URL": "postgresql://nobody:x@127.0.0.1:1/lake",
     "LAKE_WAREHOUSE": "s3://lake/warehouse",
     "S3_ENDPOINT": "http://127.0.0.1:1",
@@ -31,17 +31,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def enrichment_api(folder: Path, **settings: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+def enrichment_api(
+    folder: Path, module: str = "enrichment_api.main", redis_url: str = "", **settings: str
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """The address and the process of an API with the model in `folder / "v1"`; `settings` are its own, without their prefix.
 
     What it logs is in `folder / "log"`. A traceback there fails whoever uses it.
     """
     port = free_port()
     own = {"PORT": str(port), "MODEL_DIR": str(folder / "v1"), "DATA_FILE": "none", "RELEASE_SECONDS": "0.1"} | settings
-    env = {**os.environ, **_AWAY, **{f"ENRICHMENT_API_{name}": value for name, value in own.items()}}
+    env = {**os.environ, **AWAY, "REDIS_URL": redis_url, **{f"ENRICHMENT_API_{name}": value for name, value in own.items()}}
     url, log = f"http://127.0.0.1:{port}", folder / "log"
     with log.open("ab") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "enrichment_api.main"], cwd=ROOT, env=env, stderr=stream)
+        process = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=env, stderr=stream)
     try:
         _wait(url, process, log)
         yield url, process

@@ -27,6 +27,11 @@ def constant(score: float) -> bytes:
     )
 
 
+def first_feature() -> bytes:
+    """A model that gives each row its first feature."""
+    return _made([helper.make_node("Gather", ["features", "first"], ["probabilities"], axis=1)], first=np.array([0, 0], np.int64))
+
+
 def nonsense_for_large_quantities(score: float, above: float) -> bytes:
     """A model that gives `score`, but not a number where the first feature is greater than `above`: it passes a trial with small ones."""
     return _made(

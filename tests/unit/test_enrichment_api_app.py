@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrichment_api.app import make_app
+from enrichment_api.app import Limits, make_app
 from enrichment_api.customers import Customers
 from enrichment_api.features import STATE, features
 from enrichment_api.model import Model
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def api(model: Model) -> TestClient:
     customers = Customers.of([([("shop", "c-1")], STATE_OF_C1)])
     serving = Serving.alone(model)
-    return TestClient(make_app(lambda: serving, lambda: customers, MAX_BODY))
+    return TestClient(make_app(lambda: serving, lambda: customers, Limits(MAX_BODY)))
 
 
 def _event(**values: Any) -> dict[str, Any]:
@@ -176,4 +176,4 @@ def test_the_other_end_points(api: TestClient, model: Model) -> None:
     request = operation["requestBody"]["content"]["application/json"]
     assert request["schema"]["properties"]["events"]["maxItems"] == 1000
     assert _score(api, *request["example"]["events"])[0]["repurchase"]["model"] == "repurchase"
-    assert set(operation["responses"]) == {"200", "413", "422"}
+    assert set(operation["responses"]) == {"200", "408", "413", "422", "503"}

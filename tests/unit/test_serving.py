@@ -144,7 +144,7 @@ def test_a_slow_challenger_has_to_go_and_the_other_stays(folder: Path) -> None:
             return slow.score(rows)
 
     of._clock = lambda: next(ticks) / 1000
-    of._arms["b"].model = Slow()  # type: ignore[assignment]
+    of._arms["b"].model = Slow()
     for _ in range(5):
         assert sum(scored(of).values()) == PEOPLE
     assert of.returned == {"b": Broken.LATENCY}

@@ -10,13 +10,9 @@ from fastapi import FastAPI
 
 from enrichment_api.app import Limits, make_app
 from enrichment_api.model import ModelError
-from enrichment_api.online import OnlineCopy, OnlineCustomers, store
-from enrichment_api.refresh import Refresher
 from enrichment_api.release import ReleaseError
 from enrichment_api.settings import Settings
-from enrichment_api.shadow import Shadow
-from enrichment_api.watch import Watch
-from headrace.lake import load_catalog
+from enrichment_api.wiring import refresher_of, watch_of
 from headrace.observability import set_up_logging
 
 
@@ -45,21 +41,6 @@ def main() -> None:
     limits = Limits(settings.max_body_bytes, settings.max_in_flight, settings.max_in_flight_bytes, settings.body_seconds)
     app = make_app(lambda: watch.serving, lambda: refresher.customers, limits, lifespan, lambda: watch.refused)
     uvicorn.run(app, host=settings.bind_host, port=settings.port, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-
-
-def watch_of(settings: Settings) -> tuple[Watch, Shadow]:
-    """What serves, and what scores in its shadow; neither is started. Raises ModelError or ReleaseError."""
-    shadow = Shadow(settings.shadow_file, settings.shadow_max_bytes)
-    return Watch(settings.model_dir, settings.releases, shadow, settings.release_seconds, settings.cache_rows), shadow
-
-
-def refresher_of(settings: Settings) -> Refresher:
-    """What keeps the customers' states in step with the lake: in memory, or in the online store. It is not started."""
-    copy = None
-    if settings.features == "redis":
-        url = settings.redis_url.get_secret_value()
-        copy = OnlineCopy(store(url, timeout=10), OnlineCustomers(store(url)))
-    return Refresher(lambda: load_catalog(settings), settings.refresh_seconds, copy=copy)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class Refresher:
         try:
             if self._copy is None:
                 self.customers = Customers.none()
-            elif self._version is not None or self._trouble == "":
+            else:
                 self._copy.take(tuple, "none")
             self._version = None
         except Unavailable as error:

@@ -1,9 +1,9 @@
 """Settings of the enrichment API and of its training."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 import headrace.settings
@@ -57,11 +57,12 @@ class Settings(LakeSettings, OnlineSettings, TrainSettings):
 
     model_config = _PREFIX
 
-    @model_validator(mode="after")
-    def _has_a_store(self) -> Self:
-        if self.features == "redis" and not self.redis_url.get_secret_value():
-            raise ValueError("ENRICHMENT_API_FEATURES=redis needs REDIS_URL")
-        return self
+    @field_validator("redis_url")
+    @classmethod
+    def _is_there(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("features") == "redis" and not value.get_secret_value():
+            raise ValueError("ENRICHMENT_API_FEATURES=redis needs it")
+        return value
 
     bind_host: str = Field("127.0.0.1", validation_alias="BIND_HOST")
     log_level: str = Field("info", validation_alias="LOG_LEVEL")

@@ -26,12 +26,13 @@ Key = tuple[str, str]  # source and subject
 _PREFIX = "features"
 _HEAD = struct.Struct("<QQ")  # layout (a hash) and generation
 _CHUNK = 1000  # rows in one exchange
+_LOCK_SECONDS = 600  # that a writer may take for a chunk, the lake's part in it; after one that was killed, nobody writes for so long
 
 
 class OnlineSettings(BaseSettings):
     """Where the online store is. Mix into a service's settings."""
 
-    redis_url: SecretStr = Field(SecretStr(""), validation_alias="REDIS_URL")
+    redis_url: SecretStr = Field(SecretStr(""), validation_alias="REDIS_URL", validate_default=True)
 
 
 class Busy(Unavailable):
@@ -100,7 +101,7 @@ class OnlineStore:
         One at a time: a second writer meanwhile raises Busy. A write that is cut off is begun anew by the next.
         """
         with _unavailable():
-            lock = self._client.lock(f"{self._about}:writer", timeout=60, blocking=False, thread_local=False)
+            lock = self._client.lock(f"{self._about}:writer", timeout=_LOCK_SECONDS, blocking=False, thread_local=False)
             if not lock.acquire():
                 raise Busy("another writes the online store")
             try:

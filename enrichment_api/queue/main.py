@@ -13,12 +13,12 @@ from collections.abc import Callable
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from enrichment_api.main import refresher_of, watch_of
 from enrichment_api.model import ModelError
 from enrichment_api.queue.settings import WorkerSettings
 from enrichment_api.queue.stage import REPLIES, REQUESTS, QueueStage
 from enrichment_api.release import ReleaseError
 from enrichment_api.settings import Settings
+from enrichment_api.wiring import refresher_of, watch_of
 from headrace import service
 from headrace.batch import Limits, RejectLimit
 from headrace.dead_letter import Unavailable

@@ -72,7 +72,7 @@ def test_a_feature_is_the_same_offline_and_online_on_real_rows(empty: str, tmp_p
 
 
 def _numbers(store: OnlineStore, keys: list[Key]) -> list[int | None]:
-    return [row and struct.unpack("<I", row)[0] for row in store.read(keys)]
+    return [None if row is None else struct.unpack("<I", row)[0] for row in store.read(keys)]
 
 
 def _store(url: str, layout: int = 1, row_bytes: int = 4, table: str = "t") -> OnlineStore:

@@ -3,10 +3,10 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from headrace.service import ConsumerSettings
+from headrace import service
 
 
-class WorkerSettings(ConsumerSettings):
+class WorkerSettings(service.ConsumerSettings):
     """What the worker behind the queue needs besides. A batch is one transaction."""
 
     model_config = SettingsConfigDict(env_prefix="SCORING_WORKER_")

@@ -65,9 +65,11 @@ def main() -> None:
                     continue
                 _measure(kind, args.requests, args.batches)
             print(f"round {number} of {args.rounds}", file=sys.stderr)
-        found = _found(kinds) | _lookups(Path(folder))
-    figures.show(found)
-    figures.keep("serving", found)
+        found = _found(kinds)
+        figures.show(found)
+        looked_up = _lookups(Path(folder))
+    figures.show(looked_up)
+    figures.keep("serving", found | looked_up)
 
 
 def _kinds(folder: Path, model: Path | None, stack: ExitStack) -> Iterator[Kind]:

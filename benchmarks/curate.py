@@ -29,7 +29,7 @@ from rich.console import Console
 from benchmarks.figures import keep, show
 from benchmarks.measured import Done, measured
 from headrace.lake import LakeSettings, load_catalog
-from headrace.settings import Settings, use_env_file
+from headrace.settings import use_env_file
 from loaders.batch.rows import EVENTS
 from loaders.batch.table import open_table
 from runtime import java
@@ -74,10 +74,6 @@ def with_defaults(of, parallel):
 session.open_session = with_defaults
 runpy.run_module("dags.curation.main", run_name="__main__", alter_sys=True)
 """
-
-
-class _Lake(LakeSettings, Settings):
-    """Where the lake is."""
 
 
 class _Site:
@@ -159,7 +155,7 @@ def _site(cores: int) -> Iterator[_Site]:
     os.environ["STATE_DIR"] = str(_ROOT / os.environ["STATE_DIR"])
     _sql(postgres, f'CREATE DATABASE "{name}"')
     os.environ.update(here)
-    catalog = load_catalog(_Lake.load())
+    catalog = load_catalog(LakeSettings.load())
     os.environ["LAKE_WAREHOUSE"] = warehouse
     try:
         yield _Site(here, catalog)

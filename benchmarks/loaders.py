@@ -34,7 +34,7 @@ from benchmarks.figures import keep, show
 from headrace import event, kafka, lake, service
 from headrace.event import EnrichedEvent, RawEvent, Receipt
 from headrace.service import Topics
-from headrace.settings import Settings, use_env_file
+from headrace.settings import use_env_file
 from loaders.realtime.mapping import event_document
 
 _BATCH_ROWS = (1000, 10_000, 100_000)
@@ -51,10 +51,6 @@ _DATA = json.dumps(
 _WORDS = ["red", "blue", "small", "large", "shirt", "shoes", "garden", "table", "lamp", "book", "music", "summer", "winter", "sale", "new"]
 _AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 _SETTINGS = {"enricher": "ENRICHER", "realtime": "REALTIME_LOADER", "batch": "BATCH_LOADER"}
-
-
-class _Lake(lake.LakeSettings, Settings):
-    """Where the tables of the measurement are dropped from."""
 
 
 def _small(_: random.Random) -> tuple[str, bytes, bytes]:
@@ -179,7 +175,7 @@ def _sketch(topics: Topics, namespace: str, count: int, rows: int, answer: Conne
 
     consumer = Consumer(kafka.consumer_config(os.environ["KAFKA_BOOTSTRAP_SERVERS"], f"{topics.prefix}sketch-{rows}"))
     consumer.subscribe([topics.enriched])
-    table = open_table(lake.load_catalog(_Lake.load()), f"{namespace}.sketch", EVENTS, "received_at")
+    table = open_table(lake.load_catalog(lake.LakeSettings.load()), f"{namespace}.sketch", EVENTS, "received_at")
     receipt = ("collector_id", "protocol", "key_id", "client", "user_agent")
     messages: list[Message] = []
     offsets: dict[str, Any] = {}
@@ -309,7 +305,7 @@ def _clean_up(consumer: str, namespace: str) -> None:
     if consumer == "realtime":
         _remove_documents()
     if consumer == "batch":
-        catalog = lake.load_catalog(_Lake.load())
+        catalog = lake.load_catalog(lake.LakeSettings.load())
         for table in catalog.list_tables(namespace):
             catalog.purge_table(table)
         catalog.drop_namespace(namespace)

@@ -175,8 +175,7 @@ def _search(env: Mapping[str, str]) -> Any:
 def _catalog(env: Mapping[str, str]) -> Any:
     from headrace.lake import LakeSettings, load_catalog
 
-    names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
-    return load_catalog(LakeSettings.model_validate({name: env[name] for name in names}))
+    return load_catalog(LakeSettings.of(env))
 
 
 @contextmanager

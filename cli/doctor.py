@@ -8,11 +8,10 @@ import httpx
 import psycopg2
 import typer
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from minio import Minio
 
 from cli.context import ROOT, out, settings
-from cli.kafka import security_of
+from cli.kafka import admin_of
 from cli.schemas import problems
 from headrace.kafka import topics
 
@@ -76,7 +75,7 @@ def _plan(env: Env) -> str:
 def _kafka(env: Env) -> str:
     servers = env["KAFKA_BOOTSTRAP_SERVERS"]
     try:
-        there = AdminClient({"bootstrap.servers": servers, **security_of(env).config(), "log_level": 0}).list_topics(timeout=5).topics
+        there = admin_of(env).list_topics(timeout=5).topics
     except KafkaException:
         raise _silent(servers) from None
     wanted = topics(int(env["KAFKA_PARTITIONS"]))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from cli.context import fail, not_reachable
@@ -29,9 +30,14 @@ def followed(env: Env, topic: str, from_start: bool = False) -> Iterator[bytes]:
 def security_of(env: Env) -> Security:
     """How Kafka is reached. Ends the command with one line where a setting is wrong."""
     try:
-        return KafkaSettings.model_validate({name: env[name] for name in KafkaSettings.environment_names()}).kafka_security
+        return KafkaSettings.of(env).kafka_security
     except ValidationError as error:
-        fail("; ".join(f"setting {one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()))
+        fail("; ".join(f"setting {problem}" for problem in KafkaSettings.problems(error)))
+
+
+def admin_of(env: Env) -> AdminClient:
+    """Asks the brokers, and changes what they have. Ends the command with one line where a setting is wrong."""
+    return AdminClient({"bootstrap.servers": env["KAFKA_BOOTSTRAP_SERVERS"], **security_of(env).config(), "log_level": 0})
 
 
 @contextmanager

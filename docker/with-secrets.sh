@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts a program in production: each file in /run/secrets becomes the setting of its name, and ${NAME} of a secret in the settings that
-# FROM_SECRETS names is replaced by it. A secret that is short, or a setting of development, is refused.
+# FROM_SECRETS names is replaced by it. Those that FORGET_SECRETS names are for that alone: the program does not see them. A secret that is
+# short, or a setting of development, is refused.
 set -eu
 refuse() { echo "headrace: production does not start: $*" >&2; exit 1; }
 [ "${HEADRACE_PROFILE:-}" = production ] || refuse "HEADRACE_PROFILE is '${HEADRACE_PROFILE:-}' and has to be production"
@@ -23,4 +24,6 @@ for name in ${FROM_SECRETS:-}; do
     eval "template=\$$name"
     eval "export $name=\"$template\""
 done
+# shellcheck disable=SC2086 # several names
+[ -z "${FORGET_SECRETS:-}" ] || unset $FORGET_SECRETS
 exec "$@"

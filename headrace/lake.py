@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
 
 from headrace.dead_letter import Unavailable
+from headrace.settings import Settings
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -24,8 +24,8 @@ _PATIENCE = {
 }
 
 
-class LakeSettings(BaseSettings):
-    """Where the lake is. Mix into a service's settings: `class Settings(LakeSettings, headrace.settings.Settings)`."""
+class LakeSettings(Settings):
+    """Where the lake is: the same for all who ask for it."""
 
     catalog_url: str = Field(validation_alias="LAKE_CATALOG_URL")
     warehouse: str = Field(validation_alias="LAKE_WAREHOUSE")

@@ -51,10 +51,8 @@ def client(settings: SearchSettings, **more: Any) -> "Elasticsearch":
 
 def client_of(env: Mapping[str, str], **more: Any) -> "Elasticsearch":
     """The same, for commands: by a platform's settings. Ends the process with one line where they do not go together."""
-    names = [str(field.validation_alias) for field in SearchSettings.model_fields.values()]
     try:
-        settings = SearchSettings.model_validate({name: env[name] for name in names if name in env})
+        settings = SearchSettings.of(env)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SystemExit(f"headrace: {first['loc'][0]}: {first['msg'].removeprefix('Value error, ')} (see .env.example)") from None
+        raise SystemExit(f"headrace: {SearchSettings.problems(error)[0]} (see .env.example)") from None
     return client(settings, **more)

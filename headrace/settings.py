@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -57,13 +58,26 @@ class Settings(BaseSettings):
         try:
             settings = cls()
         except ValidationError as error:
-            problems += [
-                f"{cls._environment_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')} (see .env.example)"
-                for e in error.errors()
-            ]
+            problems += [f"{problem} (see .env.example)" for problem in cls.problems(error)]
         if problems:
             _refuse(problems)
         return settings
+
+    @classmethod
+    def of(cls, env: Mapping[str, str]) -> Self:
+        """The same for commands, which go by the settings `env` of a platform: this process's own environment has no say.
+
+        For classes whose every field has a `validation_alias`. `env` must have those without a default. Raises ValidationError.
+        """
+        names = {cls._environment_name(name): field for name, field in cls.model_fields.items()}
+        return cls.model_validate(
+            {name: env[name] if field.is_required() else env.get(name, field.default) for name, field in names.items()}
+        )
+
+    @classmethod
+    def problems(cls, error: ValidationError) -> list[str]:
+        """What is wrong, in one line for each setting, which begins with its name in the environment."""
+        return [f"{cls._environment_name(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
 
 
 def _refuse(problems: list[str]) -> NoReturn:

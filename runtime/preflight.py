@@ -100,7 +100,8 @@ def ensure_packages(wanted: Sequence[str], say: Callable[[str], None]) -> None:
         raise RuntimeFailure(f"missing: {', '.join(missing)}: install them with: sudo {line}")
     say(f"Installing Debian packages: {', '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = [*prefix, "apt-get", "install", "-y", "--no-install-recommends", *missing]
+    wait = ["-o", "DPkg::Lock::Timeout=300"]  # a fresh machine often updates itself just then
+    install = [*prefix, "apt-get", *wait, "install", "-y", "--no-install-recommends", *missing]
     done = subprocess.run(install, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:  # most often the package lists are old or not there
         subprocess.run([*prefix, "apt-get", "update"], env=environment, capture_output=True, check=False, stdin=subprocess.DEVNULL)

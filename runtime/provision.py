@@ -69,8 +69,7 @@ def make_databases(url: str) -> None:
 def make_catalog(env: Mapping[str, str]) -> None:
     """PyIceberg makes the catalog's own tables, in the one form that all three engines know; Trino would not. Raises RuntimeFailure."""
     try:
-        names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
-        load_catalog(LakeSettings.model_validate({name: env[name] for name in names}))
+        load_catalog(LakeSettings.of(env))
     except Unavailable as error:
         raise RuntimeFailure(str(error)) from None
 

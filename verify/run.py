@@ -67,12 +67,6 @@ class Account:
     files_gone: int = 0
 
 
-def lake_settings(env: Mapping[str, str]) -> LakeSettings:
-    """Where the lake is, of the platform with these settings."""
-    names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
-    return LakeSettings.model_validate({name: env[name] for name in names})
-
-
 @contextlib.contextmanager
 def trino_cursor(env: Mapping[str, str]) -> Iterator[Any]:
     """Ask Trino."""
@@ -245,7 +239,7 @@ def _under_fire(
 
 def judged(site: Site, run: str, happened: Sequence[Happened], problems: Sequence[str], console: Console) -> Account:
     """The account of a run that is over."""
-    path, settings = site.folder / f"{run}.ledger", lake_settings(site.place.env)
+    path, settings = site.folder / f"{run}.ledger", LakeSettings.of(site.place.env)
     with step(console, "Asking what became of every event"), trino_cursor(site.place.env) as cursor:
         checker = Checker(cursor, settings, source_of(run))
         verdicts = checker.decide(ledger.read(path))
@@ -273,7 +267,7 @@ def settle(site: Site, console: Console, curation: Callable[[str], str] | None =
     """Drain and curate; what went wrong. `curation` changes the command of the curation."""
     env = site.place.env
     with step(console, "Draining"):
-        left = Drain(env, lake_settings(env)).await_nothing(_DRAIN_SECONDS)
+        left = Drain(env, LakeSettings.of(env)).await_nothing(_DRAIN_SECONDS)
     problems = [f"{number} messages were not past {station} after {_DRAIN_SECONDS:.0f} s" for station, number in left.items() if number]
     with step(console, "Curating"):
         try:

@@ -54,8 +54,7 @@ def _passing(rows: pa.Table, wanted: Filter) -> pa.Table:
 
 def open_letters(env: Mapping[str, str]) -> "Letters":
     """`lake.bronze.dead_letters`. Raises Unavailable where the catalog or the store does not answer."""
-    names = [str(field.validation_alias) for field in LakeSettings.model_fields.values()]
-    catalog = load_catalog(LakeSettings.model_validate({name: env[name] for name in names}))
+    catalog = load_catalog(LakeSettings.of(env))
     try:
         return Letters(catalog.load_table(TABLE))
     except NoSuchTableError:  # the batch loader has not begun

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient
 
 from cli.dlq.judge import Judge, Looping, Replay
 from cli.dlq.letters import Ids
-from cli.kafka import Env, consumer_of, offsets_of, security_of, values_in
+from cli.kafka import Env, admin_of, consumer_of, offsets_of, security_of, values_in
 from headrace import event, replays
 from headrace.dead_letter import DeadLetter, Invalid
 from headrace.kafka import ensure_topics, producer_config
@@ -81,8 +80,7 @@ class Replayer:
     def __init__(self, env: Env) -> None:
         """Whatever an earlier one left open is undone from here on."""
         servers, security = env["KAFKA_BOOTSTRAP_SERVERS"], security_of(env)
-        admin = AdminClient({"bootstrap.servers": servers, **security.config(), "log_level": 0})
-        ensure_topics(admin, {replays.TOPIC: 1})
+        ensure_topics(admin_of(env), {replays.TOPIC: 1})
         config = producer_config(
             *(servers,),
             security=security,

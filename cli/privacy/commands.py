@@ -13,14 +13,13 @@ import psycopg2
 import requests
 import typer
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from elasticsearch import ApiError, Elasticsearch, TransportError
 from rich.table import Table
 from trino.exceptions import Error, HttpError, TrinoQueryError
 
 from cli.context import err, fail, not_reachable, out, settings
-from cli.kafka import security_of
+from cli.kafka import admin_of
 from cli.privacy import online, search
 from cli.privacy import person as who
 from cli.privacy.lake import SOURCE, Busy, Lake, Size, alone
@@ -190,15 +189,11 @@ def _show(title: str, rows: Mapping[str, list[str]], *columns: str) -> None:
     out.print(table)
 
 
-def _admin(env: Mapping[str, str]) -> AdminClient:
-    return AdminClient({"bootstrap.servers": env["KAFKA_BOOTSTRAP_SERVERS"], **security_of(env).config(), "log_level": 0})
-
-
 def loader_runs(env: Mapping[str, str]) -> bool:
     """Whether Kafka knows a batch loader."""
     group = env["BATCH_LOADER_GROUP"]
     try:
-        admin = _admin(env)  # named: once nobody holds it, no answer comes any more
+        admin = admin_of(env)  # named: once nobody holds it, no answer comes any more
         return bool(admin.describe_consumer_groups([group], request_timeout=10)[group].result().members)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
@@ -209,7 +204,7 @@ def loader_runs(env: Mapping[str, str]) -> bool:
 def _show_kafka(env: Mapping[str, str]) -> None:
     """What Kafka still has, and until when: its messages cannot be taken out one by one."""
     try:
-        admin = _admin(env)
+        admin = admin_of(env)
         asked = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in _TOPICS], request_timeout=10)
         kept = {resource.name: _kept({name: entry.value for name, entry in future.result().items()}) for resource, future in asked.items()}
     except KafkaException:
@@ -242,5 +237,5 @@ def _servers(env: Mapping[str, str]) -> Iterator[None]:
         not_reachable("Trino", env["TRINO_URL"])
     except Unavailable as error:
         fail(f"{error}: what was begun is not ended, run it again")
-    except (TransportError, ApiError) as error:
+    except (TransportError, ApiError, search.Refused) as error:
         fail(f"Elasticsearch at {env['ELASTICSEARCH_URL']}: {error}: what was begun is not ended, run it again")

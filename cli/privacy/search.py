@@ -8,9 +8,14 @@ from cli.privacy.person import Person, documents
 
 _ALIASES = ("events_all", "dead_letters_all")
 _AT_ONCE = 5000
+_DELETED, _GONE_ALREADY = 200, 404  # what a bulk request says of one deletion
 # Deleted documents are left out of the files of an index when these are merged. By default a merge that is asked for spares files of which
 # less than a tenth is deleted.
 _ALL_DELETED = {"index.merge.policy.expunge_deletes_allowed": 0}
+
+
+class Refused(Exception):
+    """Elasticsearch did not delete a document; the message says of which index, and why."""
 
 
 def count(client: Elasticsearch, person: Person, letters: Sequence[str]) -> dict[str, int]:
@@ -25,7 +30,10 @@ def count(client: Elasticsearch, person: Person, letters: Sequence[str]) -> dict
 
 
 def erase(client: Elasticsearch, person: Person, letters: Sequence[str], say: Callable[[str], None]) -> dict[str, int]:
-    """Delete the person's documents, and have the files of the indices written without them. The numbers deleted."""
+    """Delete the person's documents, and have the files of the indices written without them. The numbers deleted.
+
+    Raises Refused, and elasticsearch's errors.
+    """
     say("deleting documents from Elasticsearch")
     gone = dict.fromkeys(_ALIASES, 0)
     for alias, queries in (
@@ -35,8 +43,11 @@ def erase(client: Elasticsearch, person: Person, letters: Sequence[str], say: Ca
         for query in queries:
             # By search and bulk: the Elasticsearch that `make up` starts has no _delete_by_query.
             while hits := client.search(index=alias, query=query, size=_AT_ONCE, source=False)["hits"]["hits"]:
-                client.bulk(operations=[{"delete": {"_index": hit["_index"], "_id": hit["_id"]}} for hit in hits], refresh=True)
-                gone[alias] += len(hits)
+                operations = [{"delete": {"_index": hit["_index"], "_id": hit["_id"]}} for hit in hits]
+                items = [item["delete"] for item in client.bulk(operations=operations, refresh=True)["items"]]
+                gone[alias] += sum(item["status"] == _DELETED for item in items)
+                if refused := [item for item in items if item["status"] not in (_DELETED, _GONE_ALREADY)]:
+                    raise Refused(f"{refused[0]['_index']}: {refused[0]['error']['reason']}")
     say("merging the indices of Elasticsearch")
     client.indices.put_settings(index=list(_ALIASES), settings=_ALL_DELETED)
     client.options(request_timeout=600).indices.forcemerge(index=list(_ALIASES), only_expunge_deletes=True)

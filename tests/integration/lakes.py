@@ -11,7 +11,6 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from dags.curation import plan
 from headrace import lake
-from headrace.settings import Settings
 
 _SCHEMAS = Path(__file__).parents[2] / "schemas"
 _SCALARS = {"string": pa.string(), "bigint": pa.int64(), "double": pa.float64(), "boolean": pa.bool_(), "date": pa.date32()}
@@ -22,12 +21,8 @@ _ATTRIBUTES = dict.fromkeys(("time", "received_at", "enriched_at", "loaded_at"),
 }
 
 
-class LakeOnly(lake.LakeSettings, Settings):
-    """Where the lake of the tests is."""
-
-
 def catalog() -> SqlCatalog:
-    return lake.load_catalog(LakeOnly.load())
+    return lake.load_catalog(lake.LakeSettings.load())
 
 
 def column(table: str, name: str) -> list[str]:

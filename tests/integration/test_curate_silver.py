@@ -23,7 +23,6 @@ from pyiceberg.exceptions import NoSuchTableError
 
 from headrace.lake import LakeSettings, load_catalog
 from headrace.privacy import pseudonym
-from headrace.settings import Settings
 from runtime import java
 from tests.collector_real_kafka import free_port
 
@@ -48,10 +47,6 @@ DEAD_LETTERS = pa.schema(
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 pytestmark = [pytest.mark.usefixtures("servers"), pytest.mark.timeout(900)]  # several starts of Spark
-
-
-class _Settings(LakeSettings, Settings):
-    """Where the lake is."""
 
 
 class Lake:
@@ -144,7 +139,7 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     }
     for key, value in here.items():
         monkeypatch.setenv(key, value)
-    catalog = load_catalog(_Settings.load())
+    catalog = load_catalog(LakeSettings.load())
     yield Lake(os.environ, catalog)
     catalog.engine.dispose()
     _sql(postgres, f'DROP DATABASE "{name}" WITH (FORCE)')

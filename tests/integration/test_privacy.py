@@ -25,6 +25,9 @@ from pyiceberg.avro.file import AvroFile
 
 from cli.airflow import run_dag
 from cli.privacy.commands import loader_runs
+from cli.privacy.person import Person
+from cli.privacy.search import Refused
+from cli.privacy.search import erase as erase_documents
 from dags.upkeep.main import cursor_of
 from headrace.privacy import masked, pseudonym, tree
 from runtime import java
@@ -293,3 +296,20 @@ def test_a_person_is_marked_and_then_erased_to_the_last_byte() -> None:
         [datetime.fromisoformat(day).date(), 2]
     ]
     assert holding(gone) == set()
+
+
+def test_documents_that_elasticsearch_does_not_let_go_end_the_erasure() -> None:
+    client = Elasticsearch(os.environ["ELASTICSEARCH_URL"], request_timeout=30)
+    subject = uuid.uuid4().hex
+    index, person = f"events-{subject}-2026.01.01", Person({subject: pseudonym("key", subject)})
+    client.indices.create(index=index, aliases={"events_all": {}}, mappings={"properties": {"subject": {"type": "keyword"}}})
+    try:
+        client.index(index=index, document={"subject": subject}, refresh=True)
+        client.indices.put_settings(index=index, settings={"index.blocks.write": True})
+        with pytest.raises(Refused, match=rf"^{index}: .*blocked"):
+            erase_documents(client, person, [], print)
+        client.indices.put_settings(index=index, settings={"index.blocks.write": None})
+        assert erase_documents(client, person, [], print) == {"events_all": 1, "dead_letters_all": 0}
+        assert client.count(index=index)["count"] == 0
+    finally:
+        client.indices.delete(index=index)

@@ -40,6 +40,17 @@ def test_settings_that_do_not_go_together_are_refused(change: dict[str, str], sa
     assert "secret" not in str(refused.value)
 
 
+def test_a_refusal_names_the_setting_also_where_it_is_left_out() -> None:
+    with pytest.raises(SystemExit, match=r"^headrace: ELASTICSEARCH_PASSWORD: goes with ELASTICSEARCH_USERNAME"):
+        search.client_of({name: value for name, value in HTTPS.items() if name != "ELASTICSEARCH_PASSWORD"})
+
+
+def test_a_command_goes_by_the_platform_s_settings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELASTICSEARCH_USERNAME", "of another platform")
+    _, client = _node({"ELASTICSEARCH_URL": "http://127.0.0.1:9200"})
+    assert "authorization" not in client._headers
+
+
 def test_trino_is_told_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/of-the-company.pem")
     env = {"TRINO_URL": "https://trino:443", "TRINO_USER": "curation", "TRINO_PASSWORD": "secret", "TRINO_CA_FILE": "/run/tls/ca.pem"}

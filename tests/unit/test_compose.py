@@ -16,6 +16,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
+from dags.curation.options import OptionsError, options
 from docker import healthy
 from runtime import accounts, envfile
 from tests.compose import standins
@@ -251,6 +252,23 @@ def test_production_refuses_what_development_has(settings: dict[str, str], named
 def test_a_secret_is_put_into_the_settings_that_ask_for_it() -> None:
     settings = {"HEADRACE_PROFILE": "production", "HEADRACE_WRITE_KEY": "", "FROM_SECRETS": "LAKE_CATALOG_URL", "LOADER_PASSWORD": "p"}
     assert production(**settings, LAKE_CATALOG_URL="postgresql://loader:${LOADER_PASSWORD}@h/lake").stdout == "postgresql://loader:p@h/lake"
+
+
+def test_a_secret_that_is_to_be_forgotten_is_not_seen_by_the_program() -> None:
+    settings = {"HEADRACE_PROFILE": "production", "FROM_SECRETS": "LAKE_CATALOG_URL", "LOADER_PASSWORD": "p"}
+    settings["LAKE_CATALOG_URL"] = "${LOADER_PASSWORD}${OPERATOR_PASSWORD:-}"
+    assert production(**settings, OPERATOR_PASSWORD="o", FORGET_SECRETS="LOADER_PASSWORD OPERATOR_PASSWORD").stdout == "po"
+    assert production(**settings, FORGET_SECRETS="LOADER_PASSWORD LAKE_CATALOG_URL").stdout == ""
+
+
+def test_curation_knows_every_setting_of_its_own_that_production_gives_it() -> None:
+    airflow = yaml.load((ROOT / "docker" / "compose.production.yml").read_text(), _Overlay)["services"]["airflow-scheduler"]  # noqa: S506
+    secrets = {secret for secret in airflow["secrets"] if isinstance(secret, str)}
+    names = {*airflow["environment"], *secrets} - {*airflow["environment"]["FORGET_SECRETS"].split()}
+    assert "CURATION_PASSWORD" in secrets
+    with pytest.raises(OptionsError) as refused:  # most settings are missing here
+        options(dict.fromkeys(names, "x"))
+    assert [problem for problem in refused.value.problems if "no such setting" in problem] == []
 
 
 def test_every_secret_of_production_is_written(tmp_path: Path) -> None:

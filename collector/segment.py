@@ -17,7 +17,7 @@ from collector.reading import Form, elements, row
 from headrace.dead_letter import Invalid, Reason
 from headrace.registry import Registry
 
-CALLS = ("track", "identify", "page", "screen", "group", "alias")
+CALLS = ("track", "identify", "page", "screen", "group", "alias", "feedback")  # the last is ours: an event of that type in their form
 
 _LONGEST_NAME = 500  # characters that a name may have which is looked for in other spellings
 _WORD_EDGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")

@@ -22,6 +22,7 @@ class Enrichment(msgspec.Struct, omit_defaults=True, gc=False):
     version: _Name
     score: _Finite
     features: _Name | None = None
+    variant: _Name | None = None
 
 
 Answer = Mapping[str, Enrichment | None]  # by name; without those that the API has none of for this event

@@ -1,19 +1,23 @@
 """The HTTP side of the enrichment API: bytes in, bytes out. What is computed stands in scoring.py."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from enrichment_api import scoring
-from enrichment_api.customers import Customers
+from enrichment_api.admission import Admission, Busy
+from enrichment_api.customers import States
 from enrichment_api.features import MODEL, Basis
-from enrichment_api.model import Model
+from enrichment_api.serving import Serving, in_words
 
 _seconds = Histogram(
     "enrichment_api_request_seconds",
@@ -23,6 +27,8 @@ _seconds = Histogram(
 _scored = Counter("enrichment_api_scored_total", "Events scored, by what was known of the customer", ["features"])
 _unscored = Counter("enrichment_api_unscored_total", "Events that got no enrichment", ["why"])
 _refused = Counter("enrichment_api_refused_total", "Requests refused", ["code"])
+
+SCORE = "/v1/score"
 
 _decoder = msgspec.json.Decoder(scoring.Batch)
 _encoder = msgspec.json.Encoder()
@@ -36,25 +42,67 @@ class _Refused(Exception):
         self.status, self.code = status, code
 
 
-def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: int, lifespan: Lifespan | None = None) -> FastAPI:
-    """The app. `customers` gives the present snapshot; it is asked once a request."""
-    card = model.card
-    app = FastAPI(title="Headrace enrichment API", version=card.version, lifespan=lifespan, description="Scores events in batches.")
+class Limits(NamedTuple):
+    """What a request may cost. `seconds`: within which its body has to be here."""
 
-    @app.post("/v1/score", openapi_extra=_openapi(), responses=_RESPONSES, summary="Score at most 1,000 events")
+    body_bytes: int
+    in_flight: int = 256
+    in_flight_bytes: int = 256 * 1024 * 1024
+    seconds: float = 10.0
+
+
+class _Api(FastAPI):
+    """FastAPI, but for scoring requests, which go to their function directly, without routing, dependencies and middleware."""
+
+    scoring: Callable[[Request], Awaitable[Response]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == SCORE and scope["method"] == "POST":
+            response = await self.scoring(Request(scope, receive, send))
+            await response(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def make_app(
+    serving: Callable[[], Serving],
+    customers: Callable[[], States],
+    limits: Limits,
+    lifespan: Lifespan | None = None,
+    refused: Callable[[], str | None] = lambda: None,
+) -> FastAPI:
+    """The app. `serving` gives what serves now and `customers` the present snapshot; each is asked once a request.
+
+    `refused` says why the release file is not what serves (None: it is).
+    """
+    app = _Api(title="Headrace enrichment API", version="1", lifespan=lifespan, description="Scores events in batches.")
+
+    admission = Admission(limits.in_flight, limits.in_flight_bytes)
+
+    @app.post(SCORE, openapi_extra=_openapi(), responses=_RESPONSES, summary="Score at most 1,000 events")
     async def score(request: Request) -> Response:
         """One object of enrichments for each event, in order; empty for a type without a model, or where the event cannot be scored."""
         start = time.perf_counter()
+        held = _Held(admission)
         try:
-            batch = _batch(await _body(request, max_body_bytes))
+            batch = _batch(await _body(request, limits, held))
+            answers = scoring.score(batch.events, customers(), serving())
+            _count(batch, answers)
+            response = _json({"enrichments": answers})
         except _Refused as error:
             _refused.labels(error.code).inc()
             return _json({"code": error.code, "message": str(error)}, error.status)
-        answers = scoring.score(batch.events, customers(), model)
-        _count(batch, answers)
-        response = _json({"enrichments": answers})
+        except Busy as error:
+            _refused.labels("overloaded").inc()
+            response = _json({"code": "overloaded", "message": f"{error}: send it again later, or fewer at a time"}, 503)
+            response.headers["retry-after"] = "1"
+            return response
+        finally:
+            held.give_back()
         _seconds.observe(time.perf_counter() - start)
         return response
+
+    app.scoring = score
 
     @app.exception_handler(HTTPException)
     async def not_here(_: Request, error: HTTPException) -> Response:
@@ -66,12 +114,16 @@ def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: i
         return {"status": "ok"}
 
     @app.get("/readyz", summary="It can score now")
-    async def readyz() -> dict[str, Any]:
-        return {"status": "ready", "model": card.model, "version": card.version, "customers": len(customers())}
+    async def readyz() -> Response:
+        now = serving()
+        said = {"status": "ready", "model": now.card.model, "version": now.card.version, "customers": len(customers())}
+        return _json({**said, "strategy": in_words(now.release), "variants": now.standings(), "refused": refused()})
 
-    @app.get("/v1/models", summary="The cards of the models: what each was made from, and how good it is")
+    @app.get("/v1/models", summary="Which versions serve whom, and their cards: what each was made from, and how good it is")
     async def models() -> Response:
-        return _json({"models": [card]})
+        now = serving()
+        release = {"model": now.card.model, "strategy": in_words(now.release), "release": now.digest, "variants": now.standings()}
+        return _json({"models": now.cards, "serving": [release], "refused": refused()})
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
@@ -80,14 +132,48 @@ def make_app(model: Model, customers: Callable[[], Customers], max_body_bytes: i
     return app
 
 
-async def _body(request: Request, limit: int) -> bytes:
+class _Held:
+    """What one request holds of what may be under way."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission, self._bytes, self._entered = admission, 0, False
+
+    def begin(self, count: int) -> None:
+        self._admission.enter(count)
+        self._bytes, self._entered = count, True
+
+    def has(self, count: int) -> None:
+        """Of its body, so many bytes are here."""
+        if count > self._bytes:
+            self._admission.more(count - self._bytes)
+            self._bytes = count
+
+    def give_back(self) -> None:
+        if self._entered:
+            self._admission.leave(self._bytes)
+
+
+async def _body(request: Request, limits: Limits, held: _Held) -> bytes:
+    limit = limits.body_bytes
+    too_large = _Refused(413, "too_large", f"a request has at most {limit} bytes (ENRICHMENT_API_MAX_BODY_BYTES): send fewer events")
+    said = request.headers.get("content-length", "0")
+    length = int(said) if said.isdecimal() else 0
+    if length > limit:
+        raise too_large
+    held.begin(length)
     parts, size = [], 0
-    stream: AsyncIterator[bytes] = request.stream()
-    async for part in stream:
-        size += len(part)
-        if size > limit:
-            raise _Refused(413, "too_large", f"a request has at most {limit} bytes (ENRICHMENT_API_MAX_BODY_BYTES): send fewer events")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                held.has(size)
+                parts.append(part)
+    except TimeoutError:
+        raise _Refused(408, "late", f"the body was not here within {limits.seconds:g} s (ENRICHMENT_API_BODY_SECONDS)") from None
+    except ClientDisconnect:
+        raise _Refused(400, "cut_off", "the connection ended before the body did") from None
     return b"".join(parts)
 
 
@@ -101,7 +187,7 @@ def _batch(body: bytes) -> scoring.Batch:
 
 
 def _count(batch: scoring.Batch, answers: list[dict[str, scoring.Enrichment]]) -> None:
-    counts = dict.fromkeys((*(basis.name.lower() for basis in Basis), "no_model", "unscorable"), 0)
+    counts = dict.fromkeys((*(basis.name.lower() for basis in Basis), scoring.UNAVAILABLE, "no_model", "unscorable"), 0)
     for event, answer in zip(batch.events, answers, strict=True):
         if answer:
             counts[answer[MODEL].features] += 1
@@ -155,6 +241,8 @@ _ERROR = _object(code={"type": "string"}, message={"type": "string"})
 _ENRICHMENTS = {"type": "array", "items": _inlined(_schemas[1])}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "Enrichments, one object for each event, in order", "content": _object(enrichments=_ENRICHMENTS)},
+    408: {"description": "The body did not come in time", "content": _ERROR},
     413: {"description": "The body is too large", "content": _ERROR},
     422: {"description": "The body is not a batch of events", "content": _ERROR},
+    503: {"description": "Too much is under way: again after the seconds that Retry-After says", "content": _ERROR},
 }

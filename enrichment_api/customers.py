@@ -1,7 +1,7 @@
 """The customers' states in memory: about 50 bytes a customer, looked up a batch at a time. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,24 @@ Key = tuple[str, str]  # source and customer_id
 Columns = tuple[Iterable[Key], NDArray[Any]]  # the keys and the states (an array of STATE) of some customers
 
 
+class States(Protocol):
+    """Where states are looked up. `available` says whether the last `states` could be read: what is ABSENT otherwise is not known to be."""
+
+    @property
+    def available(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def states(self, keys: Sequence[Key]) -> NDArray[Any]:
+        """The state of each customer, `ABSENT` where there is none."""
+
+
 class Customers:
     """An unchanging snapshot of `lake.gold.customer_features`.
 
     Keys are kept as Python's 64-bit hashes, whose seed differs in each process: two customers sharing one is as likely as
     2⁻⁶⁴ for each pair, and cannot be brought about from outside.
     """
+
+    available = True
 
     def __init__(self, hashes: NDArray[np.int64], states: NDArray[Any]) -> None:
         order = np.argsort(hashes, kind="stable")

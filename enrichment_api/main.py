@@ -8,11 +8,11 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from enrichment_api.app import make_app
-from enrichment_api.model import Model, ModelError
-from enrichment_api.refresh import Refresher
+from enrichment_api.app import Limits, make_app
+from enrichment_api.model import ModelError
+from enrichment_api.release import ReleaseError
 from enrichment_api.settings import Settings
-from headrace.lake import load_catalog
+from enrichment_api.wiring import refresher_of, watch_of
 from headrace.observability import set_up_logging
 
 
@@ -21,20 +21,25 @@ def main() -> None:
     settings = Settings.load()
     set_up_logging("enrichment_api", settings.log_level, settings.log_format)
     try:
-        model = Model.load(settings.model_dir)
-    except ModelError as error:
-        sys.exit(f"enrichment_api: {error} (setting ENRICHMENT_API_MODEL_DIR)")
-    card = model.card
-    structlog.get_logger().info("model loaded", model=card.model, version=card.version, auc=card.metrics[card.model].auc)
-    refresher = Refresher(lambda: load_catalog(settings), settings.refresh_seconds)
+        watch, shadow = watch_of(settings)
+    except (ModelError, ReleaseError) as error:
+        sys.exit(f"enrichment_api: {error} (settings ENRICHMENT_API_MODEL_DIR, ENRICHMENT_API_RELEASE_FILE)")
+    for card in watch.serving.cards:
+        structlog.get_logger().info("model loaded", model=card.model, version=card.version, auc=card.metrics[card.model].auc)
+    refresher = refresher_of(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         refresher.start()
+        shadow.start()
+        watch.start()
         yield
+        watch.stop()
         refresher.stop()
+        shadow.stop()
 
-    app = make_app(model, lambda: refresher.customers, settings.max_body_bytes, lifespan)
+    limits = Limits(settings.max_body_bytes, settings.max_in_flight, settings.max_in_flight_bytes, settings.body_seconds)
+    app = make_app(lambda: watch.serving, lambda: refresher.customers, limits, lifespan, lambda: watch.refused)
     uvicorn.run(app, host=settings.bind_host, port=settings.port, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
 
 

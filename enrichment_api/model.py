@@ -78,10 +78,16 @@ class Model:
     def load(cls, folder: Path) -> Self:
         """The model in `folder`. Raises ModelError where there is none, or the files do not belong together."""
         card = read_card(folder)
-        onnx = (folder / ONNX_FILE).read_bytes()
+        try:
+            onnx = (folder / ONNX_FILE).read_bytes()
+        except OSError as error:
+            raise ModelError(f"{folder / ONNX_FILE}: {error.strerror}") from None
         if hashlib.sha256(onnx).hexdigest() != card.onnx_sha256:
             raise ModelError(f"{folder}: {ONNX_FILE} is not the file of {CARD_FILE}: make a new model by `python -m enrichment_api.train`")
-        return cls(card, onnx)
+        try:
+            return cls(card, onnx)
+        except Exception as error:  # the runtime's own, of which there are many kinds
+            raise ModelError(f"{folder}: {ONNX_FILE} cannot be loaded: {str(error).splitlines()[0][:300]}") from None
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The probability of each row of features, in one call of the runtime."""

@@ -10,8 +10,10 @@ import structlog
 from numpy.typing import NDArray
 from prometheus_client import Gauge
 
-from enrichment_api.customers import Columns, Customers
+from enrichment_api.customers import Columns, Customers, States
 from enrichment_api.features import STATE
+from enrichment_api.online import OnlineCopy
+from headrace.dead_letter import Unavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,13 +31,16 @@ _loaded_at = Gauge("enrichment_api_customer_features_loaded_timestamp_seconds", 
 
 
 class Refresher:
-    """`customers` is the latest snapshot that could be read: without any customer until then.
+    """`customers` is the latest snapshot that could be read, without any customer until then; with a `copy`, it reads the online store.
 
     Where the table is absent or the lake cannot be reached, the snapshot stays as it is, and the log says so once for each change.
     """
 
-    def __init__(self, open_catalog: "Callable[[], Catalog]", seconds: float, table: tuple[str, str] = TABLE) -> None:
-        self.customers = Customers.none()
+    def __init__(
+        self, open_catalog: "Callable[[], Catalog]", seconds: float, table: tuple[str, str] = TABLE, copy: OnlineCopy | None = None
+    ) -> None:
+        self.customers: States = copy.customers if copy else Customers.none()
+        self._copy = copy
         self._open_catalog = open_catalog
         self._catalog: Catalog | None = None
         self._seconds = seconds
@@ -68,7 +73,9 @@ class Refresher:
             self._read()
             trouble = None
         except NoSuchTableError:
-            self._version, self.customers, trouble = None, Customers.none(), "lake.gold.customer_features is not there yet"
+            trouble = self._nothing("lake.gold.customer_features is not there yet")
+        except Unavailable as error:
+            self._catalog, trouble = None, str(error)
         except Exception as error:  # of whatever kind: the lake's trouble must not become that of a request
             self._catalog, trouble = None, f"the lake cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         _available.set(trouble is None)
@@ -78,6 +85,18 @@ class Refresher:
             _log.warning("customer features unavailable", why=trouble, so=known)
         self._trouble = trouble
 
+    def _nothing(self, why: str) -> str:
+        """There is no table: nobody is known. Gives why, or what keeps us from saying so."""
+        try:
+            if self._copy is None:
+                self.customers = Customers.none()
+            else:
+                self._copy.take(tuple, "none")
+            self._version = None
+        except Unavailable as error:
+            return str(error)
+        return why
+
     def _read(self) -> None:
         if self._catalog is None:
             self._catalog = self._open_catalog()
@@ -86,7 +105,10 @@ class Refresher:
         version = (table.metadata.table_uuid, snapshot and snapshot.snapshot_id)
         if version == self._version:
             return
-        self.customers = Customers.of(_parts(table))
+        if self._copy is None:
+            self.customers = Customers.of(_parts(table))
+        elif not self._copy.take(lambda: _parts(table), "/".join(map(str, version))):
+            return
         self._version = version
         _loaded_at.set_to_current_time()
         _log.info("customer features loaded", customers=len(self.customers), snapshot=snapshot and snapshot.snapshot_id)

@@ -1,4 +1,4 @@
-"""A batch of events to a batch of enrichments: one look-up, one call of the model. Pure, given both."""
+"""A batch of events to a batch of enrichments: one look-up, one call of each variant of the model."""
 
 import re
 from collections.abc import Sequence
@@ -9,12 +9,14 @@ import msgspec
 import numpy as np
 import orjson
 
-from enrichment_api.customers import Customers
+from enrichment_api.customers import States
 from enrichment_api.features import MODEL, Basis, features
-from enrichment_api.model import Model
+from enrichment_api.serving import Serving
 
 MAX_EVENTS = 1000
 EVENT_TYPE = "purchase"  # the type that there is a model for
+
+UNAVAILABLE = "unavailable"  # the online store did not answer
 
 _OFFSET = re.compile(r".*(?:[Zz]|[+-]\d\d:\d\d)", re.DOTALL)
 
@@ -38,12 +40,15 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
 
 class Enrichment(msgspec.Struct, gc=False):
     """A score with what it came from. `features` is "customer" where the customer's state counted, "new" where there is none, and
-    "ahead" where the state in the lake is not older than the event (scored as a new customer's)."""
+    "ahead" where the state in the lake is not older than the event and "unavailable" where the online store did not answer (both are scored
+    as a new customer's). `variant` is what the version is in
+    its release: "champion" where there is no other."""
 
     model: str
     version: str
     score: float
     features: str
+    variant: str
 
 
 class _Purchase(msgspec.Struct, gc=False):
@@ -57,7 +62,7 @@ _1970, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1
 _BASES = {basis: basis.name.lower() for basis in Basis}
 
 
-def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[dict[str, Enrichment]]:
+def score(events: Sequence[Asked], customers: States, serving: Serving) -> list[dict[str, Enrichment]]:
     """One object of enrichments for each event, in order.
 
     It is empty for a type without a model, and for a purchase that cannot be scored: one whose time is not RFC 3339, or whose data
@@ -65,6 +70,7 @@ def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[d
     """
     answers: list[dict[str, Enrichment]] = [{} for _ in events]
     places, keys, times, purchases = [], [], [], []
+    asked = []
     for place, event in enumerate(events):
         if event.type != EVENT_TYPE:
             continue
@@ -74,6 +80,7 @@ def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[d
         except (msgspec.ValidationError, ValueError):
             continue
         places.append(place)
+        asked.append(event)
         keys.append((event.source, event.subject or ""))
         times.append(time)
         purchases.append((purchase.quantity, purchase.amount_usd))
@@ -81,10 +88,11 @@ def score(events: Sequence[Asked], customers: Customers, model: Model) -> list[d
         return answers
     quantity, amount_usd = np.array(purchases).T
     rows, basis = features(np.array(times, np.int64).view("M8[us]"), quantity, amount_usd, customers.states(keys))
-    scores = model.score(rows).tolist()
-    version = model.card.version
-    for place, value, known in zip(places, scores, basis.tolist(), strict=True):
-        answers[place] = {MODEL: Enrichment(MODEL, version, value, _BASES[known])}
+    names = _BASES if customers.available else dict.fromkeys(Basis, UNAVAILABLE)
+    for place, scored, known in zip(places, serving.score(rows, asked), basis.tolist(), strict=True):
+        if scored is not None:
+            value, by = scored
+            answers[place] = {MODEL: Enrichment(MODEL, by.version, value, names[known], by.name)}
     return answers
 
 

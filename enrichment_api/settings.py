@@ -1,12 +1,14 @@
 """Settings of the enrichment API and of its training."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 import headrace.settings
 from headrace.lake import LakeSettings
+from headrace.online import OnlineSettings
 
 _PREFIX = SettingsConfigDict(env_prefix="ENRICHMENT_API_")
 
@@ -22,12 +24,45 @@ class TrainSettings(headrace.settings.Settings):
     url: str = "http://127.0.0.1:8010"
     refresh_seconds: float = Field(15, gt=0)
     max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
+    features: Literal["memory", "redis"] = "memory"
+    max_in_flight: int = Field(256, ge=1)
+    max_in_flight_bytes: int = Field(128 * 1024 * 1024, gt=0)
+    body_seconds: float = Field(10, gt=0)
+    cache_rows: int = Field(0, ge=0)
+    release_file: Path | None = None  # beside the folder of the model
+    release_seconds: float = Field(1, gt=0)
+    shadow_file: Path | None = None
+    shadow_max_bytes: int = Field(64 * 1024 * 1024, gt=0)
+
+    @field_validator("max_in_flight_bytes")
+    @classmethod
+    def _holds_a_request(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_body_bytes", 0):
+            raise ValueError("is less than ENRICHMENT_API_MAX_BODY_BYTES: a request of that size could never be taken")
+        return value
+
+    @property
+    def releases(self) -> Path:
+        """Where the release file is, or would be."""
+        return self.release_file or self.model_dir.parent / "release.yaml"
+
+    @field_validator("release_file", "shadow_file", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return value or None
 
 
-class Settings(LakeSettings, TrainSettings):
+class Settings(LakeSettings, OnlineSettings, TrainSettings):
     """What the service needs."""
 
     model_config = _PREFIX
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_there(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("features") == "redis" and not value.get_secret_value():
+            raise ValueError("ENRICHMENT_API_FEATURES=redis needs it")
+        return value
 
     bind_host: str = Field("127.0.0.1", validation_alias="BIND_HOST")
     log_level: str = Field("info", validation_alias="LOG_LEVEL")

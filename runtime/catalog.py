@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from runtime.component import Component, Place, Program
+from runtime.component import Component, Env, Place, Program
 from runtime.errors import RuntimeFailure
 from runtime.servers.airflow import Airflow
 from runtime.servers.dbt import Dbt
@@ -12,6 +12,7 @@ from runtime.servers.minio import Minio
 from runtime.servers.mlflow import Mlflow
 from runtime.servers.models import Models
 from runtime.servers.postgres import Postgres
+from runtime.servers.redis import Redis
 from runtime.servers.spark import Spark
 from runtime.servers.superset import Superset
 from runtime.servers.trino import Trino
@@ -20,13 +21,15 @@ from runtime.services import Services
 PROFILES = ("core", "full", "models", "lab")
 
 
-def components(profile: str) -> list[Component]:
-    """Those of a profile. Raises RuntimeFailure where there is no such profile."""
+def components(profile: str, env: Env) -> list[Component]:
+    """Those of a profile, and what settings ask for besides. Raises RuntimeFailure where there is no such profile."""
     if profile not in PROFILES:
         raise RuntimeFailure(f"PROFILE={profile}: it is one of {', '.join(PROFILES)}")
     if profile == "lab":
         return [Minio(), Postgres(), Mlflow(), Models()]
     core: list[Component] = [Kafka(), Elasticsearch(), Minio(), Postgres(), Services()]
+    if env.get("ENRICHMENT_API_FEATURES") == "redis":
+        core.insert(-1, Redis())
     if profile == "core":
         return core
     full = [*core, Trino(), Spark(), Dbt(), Airflow(), Superset()]

@@ -49,7 +49,7 @@ def up(profile: str | None = None) -> None:
         console.print(f"Added to {_short(path)}: {', '.join(added)}.")
     place = place_at(path)
     profile = profile or place.env["PROFILE"]
-    parts = components(profile)
+    parts = components(profile, place.env)
     preflight.ensure_packages([package for part in parts for package in part.apt], console.print)
     place.state.mkdir(parents=True, exist_ok=True)
     with alone(place.state / ".lock"):

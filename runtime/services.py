@@ -59,6 +59,13 @@ class Services:
                 after=["kafka", "minio", "postgres"],
             ),
         ]
+        if place.env.get("SCORING_WORKER") == "on":
+            worker = _service(
+                *(place, "scoring-worker", "enrichment_api.queue.main"),
+                {"metrics": "SCORING_WORKER_METRICS_PORT"},
+                after=["kafka", "enrichment-api"],
+            )
+            services.append(worker)
         if place.env.get("HEADRACE_PROFILE") == "production":
             return services
         services.append(

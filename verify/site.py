@@ -77,7 +77,7 @@ class Site:
         self.proxies = proxies
         self.folder = folder
         self.supervisor = Supervisor(place)
-        self._programs = {program.name: program for _, program in programs_of(components("full"), place)}
+        self._programs = {program.name: program for _, program in programs_of(components("full", place.env), place)}
         self._ports: dict[str, int] = {}  # of proxies, by the name of the link
 
     # ---- processes ----

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: find them, look into them, replay them, take them out.")
 
-SERVICES = ("collector", "enricher", "realtime-loader", "batch-loader")
+SERVICES = ("collector", "enricher", "realtime-loader", "batch-loader", "scoring-worker")
 _MOST_KINDS = 10_000  # that are counted each by itself: anybody may make up sources
 
 Service = Annotated[

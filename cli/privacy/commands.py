@@ -20,14 +20,16 @@ from trino.exceptions import Error, HttpError, TrinoQueryError
 
 from cli.context import err, fail, not_reachable, out, settings
 from cli.kafka import admin_of
+from cli.privacy import online, search
 from cli.privacy import person as who
-from cli.privacy import search
 from cli.privacy.lake import SOURCE, Busy, Lake, Size, alone
 from cli.privacy.person import Person
 from dags.upkeep.main import cursor_of
 from dags.upkeep.tables import LEAST_ORPHAN_HOURS
 from headrace import event
+from headrace.dead_letter import Unavailable
 from headrace.kafka import DEAD_LETTER_TOPICS
+from headrace.online import OnlineStore
 from headrace.privacy import pseudonym
 from headrace.search import client_of
 
@@ -66,9 +68,9 @@ def erase(
     if not dry_run and int(orphans[:-1]) * _SECONDS[orphans[-1]] < LEAST_ORPHAN_HOURS * 3600 and loader_runs(env):
         fail(f"--orphans {orphans} would delete files that the batch loader is about to name: stop it first, or leave this option out")
     person = Person({name: pseudonym(env["PRIVACY_KEY"], name) for name in subject}, source)
-    client = client_of(env, request_timeout=60)
+    copies = _Copies(client_of(env, request_timeout=60), online.store_in(env))
     with _servers(env), err.status("asking Trino for the tables") as status:
-        known = _look(Lake(cursor_of(env), status.update), client, person)
+        known = _look(Lake(cursor_of(env), status.update), copies, person)
     _show_found(known)
     if dry_run:
         return
@@ -83,7 +85,7 @@ def erase(
         lake = Lake(cursor_of(env, SOURCE), say)
         lake.end_earlier()
         lake.make_record()
-        _erase(lake, client, person, _look(lake, client, person), orphans)
+        _erase(lake, copies, person, _look(lake, copies, person), orphans)
     if known.anything:
         out.print("Run the DAG `curate` now: it makes gold's sums anew. It reads all of bronze once.", markup=False)
         out.print(f"Files that no table names go when they are {orphans} old, with the next erasure or the DAG `maintain`.", markup=False)
@@ -91,9 +93,17 @@ def erase(
 
 
 @dataclass(frozen=True)
+class _Copies:
+    """What else holds a person, besides the lake."""
+
+    client: Elasticsearch
+    store: OnlineStore | None
+
+
+@dataclass(frozen=True)
 class _Known:
-    """What there is of a person: rows by table and documents by alias; conditions by table, dead letters that do not name them, sources
-    with the number of events, other names; and whether an erasure was begun and not ended."""
+    """What there is of a person: rows by table, documents by alias and rows of the online store; conditions by table, dead letters that
+    do not name them, sources with the number of events, other names; and whether an erasure was begun and not ended."""
 
     rows: Mapping[str, int]
     documents: Mapping[str, int]
@@ -109,13 +119,13 @@ class _Known:
         return self.unfinished or any(self.rows.values()) or any(self.documents.values())
 
 
-def _look(lake: Lake, client: Elasticsearch, person: Person) -> _Known:
+def _look(lake: Lake, copies: _Copies, person: Person) -> _Known:
     tables = lake.tables()
     conditions = who.conditions(person, tables)
     letters = lake.unnamed_letters(person) if who.BRONZE_LETTERS in tables else []
     return _Known(
         rows=lake.count(conditions),
-        documents=search.count(client, person, letters),
+        documents={**search.count(copies.client, person, letters), **online.count(copies.store, person)},
         conditions=conditions,
         letters=letters,
         sources=lake.sources(conditions[who.BRONZE]) if who.BRONZE in tables else {},
@@ -124,7 +134,7 @@ def _look(lake: Lake, client: Elasticsearch, person: Person) -> _Known:
     )
 
 
-def _erase(lake: Lake, client: Elasticsearch, person: Person, known: _Known, orphans: str) -> None:
+def _erase(lake: Lake, copies: _Copies, person: Person, known: _Known, orphans: str) -> None:
     """All of it, in the order that makes it safe to be cut off anywhere, and then the report."""
     by, erasure = f"{getpass.getuser()}@{socket.gethostname()}", str(uuid.uuid4())
     gone: dict[str, int] = {}
@@ -132,8 +142,10 @@ def _erase(lake: Lake, client: Elasticsearch, person: Person, known: _Known, orp
     if known.anything:
         lake.record(who.audit_rows(person, erasure, by, "begun", {**known.rows, **known.documents}))
         # Elasticsearch first: which dead letters hold the person without naming them, only bronze knows.
-        documents = search.erase(client, person, known.letters, lake.say)
+        documents = search.erase(copies.client, person, known.letters, lake.say)
         gone = lake.delete(known.conditions)
+        # After the lake, of which it is a copy: what writes it would bring the person back.
+        documents = {**documents, **online.erase(copies.store, person)}
         lake.clear_emptied()
         sizes = {}
         for table in known.conditions:
@@ -223,5 +235,7 @@ def _servers(env: Mapping[str, str]) -> Iterator[None]:
         fail(f"Trino: {' '.join(error.message.split())}: what was begun is not ended, run it again")
     except (Error, HttpError, requests.RequestException):
         not_reachable("Trino", env["TRINO_URL"])
+    except Unavailable as error:
+        fail(f"{error}: what was begun is not ended, run it again")
     except (TransportError, ApiError, search.Refused) as error:
         fail(f"Elasticsearch at {env['ELASTICSEARCH_URL']}: {error}: what was begun is not ended, run it again")

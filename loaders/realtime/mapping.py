@@ -41,7 +41,7 @@ _PLACEHOLDER: Json = {"_": _KEYWORD}  # Trino leaves out an object that has no p
 def templates(registry: Registry) -> dict[str, Json]:
     """The index templates by name: one for each event type, one for types that are no longer in the plan, one for dead letters."""
     names = sorted({name for plan in registry.types.values() for name in plan.enrich})
-    fields: Json = {"model": _KEYWORD, "version": _KEYWORD, "score": {"type": "double"}, "features": _KEYWORD}
+    fields: Json = {"score": {"type": "double"}, **dict.fromkeys(("model", "version", "features", "variant"), _KEYWORD)}
     enrichment = {name: _object(fields) for name in names}
     if names:
         enrichment[SKIPPED] = _object(dict.fromkeys(names, _KEYWORD))

@@ -56,7 +56,7 @@ def main() -> int:
         with engine(ROOT, keep):
             if not real:
                 place = place_at(ENV_FILE)
-                fetch(place, components(profile))
+                fetch(place, components(profile, place.env))
                 standins.build(profile, place)
             config.check_all(ENV_FILE)
             _remove()  # what KEEP=1 left: its volumes are of other passwords

@@ -143,4 +143,4 @@ def test_the_example_limits_are_those_of_the_code() -> None:
     assert f"COLLECTOR_MAX_EVENT_BYTES={Limits().event_bytes}\n" in example
     assert f"COLLECTOR_MAX_BATCH_EVENTS={Limits().events}\n" in example
     assert f"COLLECTOR_MAX_DEPTH={Limits().depth}\n" in example
-    assert segment.CALLS == ("track", "identify", "page", "screen", "group", "alias")
+    assert segment.CALLS == ("track", "identify", "page", "screen", "group", "alias", "feedback")

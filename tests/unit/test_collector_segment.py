@@ -61,6 +61,8 @@ def event_of(outcome: Outcome) -> event.RawEvent:
         ({"type": "screen", "name": "Home"}, "screen_view", None, {"name": "Home"}),
         ({"type": "group", "userId": "u", "groupId": "g", "traits": {"name": "Acme"}}, "group", "u", {"group_id": "g", "name": "Acme"}),
         ({"type": "alias", "userId": "new", "previousId": "old"}, "alias", "new", {"previous_id": "old"}),
+        ({"type": "feedback", "userId": "u", "properties": {"truth": 1}}, "feedback", "u", {"truth": 1}),
+        ({"type": "track", "event": "Feedback", "properties": {"truth": 1}}, "feedback", None, {"truth": 1}),
     ],
 )  # fmt: skip
 def test_each_call_has_its_event(call: dict[str, Any], type: str, subject: str | None, data: dict[str, Any]) -> None:

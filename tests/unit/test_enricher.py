@@ -102,9 +102,9 @@ WANTED: dict[str, Need] = {"repurchase": "optional"}
 
 
 def test_of_an_answer_goes_on_what_was_asked_for_and_what_the_stores_know() -> None:
-    answers = answers_in(answer({"repurchase": {**SCORE, "features": "new", "more": [1]}, "other": SCORE}, {}), 2)
+    answers = answers_in(answer({"repurchase": {**SCORE, "features": "new", "variant": "b", "more": [1]}, "other": SCORE}, {}), 2)
     assert not isinstance(answers, Failure)
-    assert json.loads(enrichment_of(WANTED, answers[0])) == {"repurchase": {**SCORE, "features": "new"}}
+    assert json.loads(enrichment_of(WANTED, answers[0])) == {"repurchase": {**SCORE, "features": "new", "variant": "b"}}
 
 
 @pytest.mark.parametrize("without", [{}, {"repurchase": None}])

@@ -11,11 +11,12 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrichment_api.app import make_app
+from enrichment_api.app import Limits, make_app
 from enrichment_api.customers import Customers
 from enrichment_api.features import STATE, features
 from enrichment_api.model import Model
 from enrichment_api.scoring import microseconds
+from enrichment_api.serving import Serving
 from enrichment_api.train import train
 from headrace.registry import Registry
 from tests.unit.test_train import write_purchases
@@ -35,7 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 @pytest.fixture(scope="module")
 def api(model: Model) -> TestClient:
     customers = Customers.of([([("shop", "c-1")], STATE_OF_C1)])
-    return TestClient(make_app(model, lambda: customers, MAX_BODY))
+    serving = Serving.alone(model)
+    return TestClient(make_app(lambda: serving, lambda: customers, Limits(MAX_BODY)))
 
 
 def _event(**values: Any) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def test_each_event_gets_what_the_model_says_of_it(api: TestClient, model: Model
             "version": model.card.version,
             "score": pytest.approx(float(model.score(known)[0])),
             "features": "customer",
+            "variant": "champion",
         }
     }
     assert answers[1] == {}
@@ -162,7 +165,10 @@ def test_no_event_gets_no_enrichment(api: TestClient) -> None:
 def test_the_other_end_points(api: TestClient, model: Model) -> None:
     _score(api, _event())
     assert api.get("/healthz").json() == {"status": "ok"}
-    assert api.get("/readyz").json() == {"status": "ready", "model": "repurchase", "version": model.card.version, "customers": 1}
+    standing = {"variant": "champion", "version": model.card.version, "share": 1.0, "returned": None}
+    said = {"status": "ready", "model": "repurchase", "version": model.card.version, "customers": 1}
+    assert api.get("/readyz").json() == said | {"strategy": "recreate", "variants": [standing], "refused": None}
+    assert api.get("/v1/models").json()["serving"][0]["variants"] == [standing]
     assert api.get("/v1/models").json()["models"][0]["metrics"]["repurchase"]["auc"] == model.card.metrics["repurchase"].auc
     assert 'enrichment_api_scored_total{features="customer"}' in api.get("/metrics").text
     assert "/v1/score" in api.get("/docs").text or api.get("/docs").status_code == 200
@@ -170,4 +176,4 @@ def test_the_other_end_points(api: TestClient, model: Model) -> None:
     request = operation["requestBody"]["content"]["application/json"]
     assert request["schema"]["properties"]["events"]["maxItems"] == 1000
     assert _score(api, *request["example"]["events"])[0]["repurchase"]["model"] == "repurchase"
-    assert set(operation["responses"]) == {"200", "413", "422"}
+    assert set(operation["responses"]) == {"200", "408", "413", "422", "503"}

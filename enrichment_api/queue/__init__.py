@@ -1,0 +1,1 @@
+"""Scoring through Kafka: requests in one topic, replies in that of each requester."""

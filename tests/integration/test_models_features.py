@@ -138,6 +138,13 @@ def test_training_again_from_what_was_kept_makes_the_same_model(place: Place, pr
     assert record["learnt_until"] < record["judged_from"] == "1998-01-01T00:00:00.000000"
 
 
+def test_thresholds_between_two_numbers_of_float32_are_exported_exactly(place: Place) -> None:
+    command = [model_servers.python(place), "-m", "tests.model_export"]
+    done = subprocess.run(command, cwd=ROOT, env=model_servers.environment(place), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("100 of 100 rows are scored differently by ONNX: row ")
+
+
 def test_a_unit_that_is_not_there_is_named(place: Place, prepared: Run) -> None:
     done = step(place, "train", "--run", str(prepared.folder), "--unit", "EWR-UA")
     assert (done.returncode, done.stderr.strip()) == (1, f"ml train: {prepared.folder}: no unit EWR-UA; there are churn")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -301,20 +302,22 @@ def test_it_starts_without_kafka_and_says_so(tmp_path: Any) -> None:
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Any) -> None:
     with mock_kafka() as broker, collector(broker.address, tmp_path) as server, ThreadPoolExecutor(8) as threads:
         server.wait()
-        broker.delay(700)
+        broker.delay(1500)
+        client = httpx.Client(base_url=server.rest, auth=(KEY, ""), timeout=60)
+        bodies = [json.dumps([purchase(f"{number}-{n}") for n in range(10)]) for number in range(8)]
 
-        def send(number: int) -> int:
-            batch = [purchase(f"{number}-{n}") for n in range(10)]
-            return httpx.post(f"{server.rest}/v1/events", json=batch, auth=(KEY, ""), timeout=30).status_code
+        def send(body: str) -> int:
+            return client.post("/v1/events", content=body, headers={"content-type": "application/json"}).status_code
 
-        sent = [threads.submit(send, number) for number in range(8)]
-        while b"headrace_collector" not in httpx.get(f"{server.rest}/metrics").content:
-            pass
-        while sum(future.running() for future in sent) < 8:
-            pass
-        httpx.get(f"{server.rest}/healthz")
+        sent = [threads.submit(send, body) for body in bodies]
+        # Only what has arrived is in flight.
+        while not any(future.done() for future in sent):
+            told = re.search(r"^headrace_collector_in_flight_bytes(?:{[^}]*})? (\S+)$", client.get("/metrics").text, re.MULTILINE)
+            if told and float(told[1]) >= sum(map(len, bodies)):
+                break
         assert server.stop() == 0
         assert [future.result() for future in sent] == [200] * 8
+        broker.delay(0)
         assert len(server.written(RAW)) == 80
         assert "Traceback" not in server.log.read_text()
 

@@ -144,7 +144,8 @@ def test_airflow_refuses_a_wrong_password() -> None:
 
 def test_airflow_has_the_dags_and_nothing_that_it_cannot_import(airflow: httpx.Client) -> None:
     dags = airflow.get("/api/v2/dags").raise_for_status().json()["dags"]
-    assert {dag["dag_id"]: dag["is_paused"] for dag in dags} == dict.fromkeys(("backfill", "curate", "maintain", "quality_report"), False)
+    ours = ("backfill", "curate", "maintain", "quality_report", "score", "train")
+    assert {dag["dag_id"]: dag["is_paused"] for dag in dags} == dict.fromkeys(ours, False)
     assert airflow.get("/api/v2/importErrors").raise_for_status().json()["import_errors"] == []
 
 

@@ -33,7 +33,8 @@ def main() -> None:
     champion = Champion(Version("churn", 1, 0, "", {}), {}, columns, {}, onnx)
     with session({"STATE_DIR": str(folder), "JAVA17_HOME": os.environ["JAVA17_HOME"], "ML_SPARK_MEMORY": "1g"}, cores) as spark:
         made = spark.range(rows, numPartitions=cores * 8).select(
-            F.col("id").cast("string").alias("customer"),
+            F.lit("benchmark").alias("source"),
+            F.col("id").cast("string").alias("customer_id"),
             F.to_timestamp(F.lit("1998-07-01")).alias(AS_OF),
             F.lit("churn").alias("_model"),
             *((-50 * F.log(F.rand(seed))).alias(name) for seed, name in enumerate(columns)),

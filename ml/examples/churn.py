@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 HORIZON_DAYS: Final = 90
+_CUSTOMER: Final = ("source", "customer_id")  # the names that gold has, by which an erasure finds a person's scores
 FILE = "ENRICHMENT_API_DATA_FILE"
 _DAY = 86_400
 
@@ -31,7 +32,8 @@ def purchases(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
     day = F.to_timestamp(parts[1], "yyyyMMdd")
     lines = spark.read.text(str(path.resolve())).where(F.trim("value").rlike(r"^\d"))
     table = lines.select(
-        parts[0].alias("customer"),
+        F.lit("cdnow").alias("source"),
+        parts[0].alias("customer_id"),
         day.alias("time"),
         parts[2].cast("double").alias("quantity"),
         parts[3].cast("double").alias("amount"),
@@ -53,7 +55,12 @@ def purchases_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Dat
     if source := settings.get("CHURN_SOURCE"):
         table = table.where(F.col("source") == source)
     known = table.select(
-        F.col("subject").alias("customer"), "time", "quantity", F.col("amount_usd").alias("amount"), F.col("time").alias(KNOWN_AT)
+        "source",
+        F.col("subject").alias("customer_id"),
+        "time",
+        "quantity",
+        F.col("amount_usd").alias("amount"),
+        F.col("time").alias(KNOWN_AT),
     )
     return Data({"purchases": known}, f"lake.silver.purchase@{snapshot}")
 
@@ -61,7 +68,7 @@ def purchases_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Dat
 class _Churn:
     """As of the first of each month, of everyone who has bought before."""
 
-    key: tuple[str, ...] = ("customer",)
+    key: tuple[str, ...] = _CUSTOMER
     columns: tuple[str, ...] = (
         *(
             "recency_days",
@@ -88,8 +95,8 @@ class _Churn:
         months = span.select(
             F.explode(F.expr(f"sequence({month} + INTERVAL 3 MONTHS, last + INTERVAL 1 MONTH, INTERVAL 1 MONTH)")).alias(AS_OF)
         )
-        customers = bought.groupBy("customer").agg(F.min(KNOWN_AT).alias("_known"))
-        return customers.crossJoin(F.broadcast(months)).where(F.col("_known") < F.col(AS_OF)).select("customer", AS_OF)
+        customers = bought.groupBy(*_CUSTOMER).agg(F.min(KNOWN_AT).alias("_known"))
+        return customers.crossJoin(F.broadcast(months)).where(F.col("_known") < F.col(AS_OF)).select(*_CUSTOMER, AS_OF)
 
     def features(self, tables: Tables, asked: "DataFrame") -> "DataFrame":
         """When, how often and for how much the customer has bought. Purchases of one day are one."""
@@ -103,7 +110,7 @@ class _Churn:
 
         daily = (
             tables["purchases"]
-            .groupBy("customer", "time", KNOWN_AT)
+            .groupBy(*_CUSTOMER, "time", KNOWN_AT)
             .agg(F.sum("quantity").alias("quantity"), F.sum("amount").alias("amount"))
         )
         seen = past(asked, daily, self.key).groupBy(*self.key, AS_OF)
@@ -139,12 +146,12 @@ class _Churn:
         bought = tables["purchases"]
         end = bought.agg(F.max(KNOWN_AT).alias("_end"))
         horizon = F.expr(f"INTERVAL {HORIZON_DAYS} DAYS")
-        after = bought.select("customer", F.col("time").alias("_time"))
+        after = bought.select(*_CUSTOMER, F.col("time").alias("_time"))
         inside = (F.col("_time") >= F.col(AS_OF)) & (F.col("_time") < F.col(AS_OF) + horizon)
-        again = asked.join(after, "customer").where(inside).select("customer", AS_OF).distinct().withColumn("_again", F.lit(True))
+        again = asked.join(after, [*_CUSTOMER]).where(inside).select(*_CUSTOMER, AS_OF).distinct().withColumn("_again", F.lit(True))
         known = F.col(AS_OF) + horizon <= F.col("_end") + F.expr("INTERVAL 1 DAY")
         told = F.when(known, F.when(F.col("_again"), 0.0).otherwise(1.0))
-        return asked.join(again, ["customer", AS_OF], "left").crossJoin(F.broadcast(end)).withColumn(LABEL, told).drop("_again", "_end")
+        return asked.join(again, [*_CUSTOMER, AS_OF], "left").crossJoin(F.broadcast(end)).withColumn(LABEL, told).drop("_again", "_end")
 
 
 if TYPE_CHECKING:

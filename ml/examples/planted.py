@@ -21,8 +21,8 @@ class _Lifetime(_Churn):
         """With the mistake."""
         from pyspark.sql import functions as F
 
-        spent = tables["purchases"].groupBy("customer").agg(F.sum("amount").alias("spent_in_all"))
-        return super().features(tables, asked).join(spent, "customer")
+        spent = tables["purchases"].groupBy(*self.key).agg(F.sum("amount").alias("spent_in_all"))
+        return super().features(tables, asked).join(spent, [*self.key])
 
 
 class _OnTheDay(_Churn):

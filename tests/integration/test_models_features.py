@@ -73,12 +73,12 @@ def purchases(place: Place) -> Mapping[str, list[tuple[datetime, float, float]]]
 def test_every_feature_and_label_is_what_a_plain_loop_says(place: Place, prepared: Run) -> None:
     known = purchases(place)
     rows = pd.read_parquet(prepared.prepared)
-    assert len(rows) == len({*zip(rows["customer"], rows["as_of"], strict=True)}) > 3_000
+    assert len(rows) == len({*zip(rows["customer_id"], rows["as_of"], strict=True)}) > 3_000
     months = {pd.Timestamp(year, month, 1) for year, month in [(1997, m) for m in range(4, 13)] + [(1998, m) for m in range(1, 5)]}
     assert {pd.Timestamp(at).tz_localize(None) for at in rows["as_of"]} == months
     for row in rows.to_dict("records"):
         as_of = pd.Timestamp(row["as_of"]).tz_localize(None).to_pydatetime()
-        before = [bought for bought in known[row["customer"]] if bought[0] < as_of]
+        before = [bought for bought in known[row["customer_id"]] if bought[0] < as_of]
         days, amounts = [(as_of - at) / DAY for at, _, _ in before], [amount for _, _, amount in before]
         gap = (days[0] - days[-1]) / (len(days) - 1) if len(days) > 1 else float("nan")
         expected = {
@@ -95,8 +95,8 @@ def test_every_feature_and_label_is_what_a_plain_loop_says(place: Place, prepare
             "amount_90d": sum(amount for ago, amount in zip(days, amounts, strict=True) if ago <= 90),
         }
         for name, value in expected.items():
-            assert row[name] == pytest.approx(value, nan_ok=True, abs=1e-9), (row["customer"], as_of, name)
-        again = any(as_of <= at < as_of + 90 * DAY for at, _, _ in known[row["customer"]])
+            assert row[name] == pytest.approx(value, nan_ok=True, abs=1e-9), (row["customer_id"], as_of, name)
+        again = any(as_of <= at < as_of + 90 * DAY for at, _, _ in known[row["customer_id"]])
         assert row["label"] == (0.0 if again else 1.0)
 
 
@@ -113,7 +113,7 @@ def test_a_planted_leak_is_caught(place: Place, tmp_path: Path, planted: str, co
     done = step(place, "prepare", "--scenario", str(leaky), "--run", str(tmp_path / "run"))
     assert done.returncode == 1
     assert "ml prepare: churn: " in done.stderr
-    assert f"{column} of customer " in done.stderr.splitlines()[-1]
+    assert f"{column} of source cdnow, customer_id " in done.stderr.splitlines()[-1]
     assert "without the future" in done.stderr
     assert not (tmp_path / "run" / "prepared").exists()
     assert not (tmp_path / "run" / "units.json").exists()

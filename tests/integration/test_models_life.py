@@ -133,13 +133,13 @@ def test_rows_are_scored_once_and_equal_to_the_model(life: Life, first: dict[str
     more = life.done("score", "--scenario", churn, "--run", str(life.folder / "score3"), "--since", "1998-05-01")
     assert more["rows"] == 23_570
     found = lakes.catalog().load_table(f"{life.namespace}.scores").scan().to_pandas()
-    assert len(found) == len(found.drop_duplicates(["customer", "as_of"])) == 3 * 23_570
+    assert len(found) == len(found.drop_duplicates(["source", "customer_id", "as_of"])) == 3 * 23_570
     assert set(zip(found["model"], found["model_version"], strict=True)) == {("churn", 1)}
     check = (
         "import pandas, pathlib, sys; from ml.export import Scorer; from ml.examples.churn import Churn\n"
         "rows = pandas.read_parquet(sys.argv[1]); x = rows[[*Churn.columns]].to_numpy('float32')\n"
         "rows['again'] = Scorer(pathlib.Path(sys.argv[2]).read_bytes())(x)\n"
-        "rows[['customer', 'as_of', 'again']].to_parquet(sys.argv[3])"
+        "rows[['customer_id', 'as_of', 'again']].to_parquet(sys.argv[3])"
     )
     files = [str(life.folder / "score1/inputs"), str(life.folder / "first/units/churn/model.onnx"), str(life.folder / "again.parquet")]
     subprocess.run([model_servers.python(life.place), "-c", check, *files], cwd=ROOT, check=True, timeout=300)
@@ -148,7 +148,7 @@ def test_rows_are_scored_once_and_equal_to_the_model(life: Life, first: dict[str
     other = pd.read_parquet(files[2])
     for each in (found, other):
         each["as_of"] = pd.to_datetime(each["as_of"], utc=True)
-    both = found.merge(other, on=["customer", "as_of"])
+    both = found.merge(other, on=["customer_id", "as_of"])
     assert len(both) == 2 * 23_570
     assert (both["score"] - both["again"]).abs().max() < 1e-6
 

@@ -16,6 +16,7 @@ from runtime.component import Place
 from tests import model_servers
 from tests.collector_real_kafka import ROOT
 
+pytestmark = pytest.mark.timeout(1800)  # a fresh machine fetches the environments first
 CUSTOMERS = 400
 DAY = timedelta(days=1)
 

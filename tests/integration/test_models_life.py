@@ -23,7 +23,8 @@ from tests import model_servers
 from tests.collector_real_kafka import ROOT
 from tests.integration import lakes
 
-pytestmark = pytest.mark.usefixtures("servers")
+# A fresh machine fetches the environments first.
+pytestmark = [pytest.mark.usefixtures("servers"), pytest.mark.timeout(1800)]
 _SHARED = ("POSTGRES_URL", "LAKE_CATALOG_URL", "LAKE_WAREHOUSE", "S3_ENDPOINT", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY")
 
 

@@ -19,6 +19,7 @@ class Scorer:
     def __init__(self, onnx: bytes, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3  # not what the converter leaves over and nobody needs
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
     @classmethod

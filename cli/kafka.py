@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from cli.context import fail, not_reachable
-from headrace.kafka import KafkaSettings, Security, consumer_config
+from headrace.kafka import KafkaSettings, Security, admin_client, consumer_config
 
 Env = Mapping[str, str]
 Offsets = dict[int, tuple[int, int]]  # partition -> first offset, next offset
@@ -37,7 +37,7 @@ def security_of(env: Env) -> Security:
 
 def admin_of(env: Env) -> AdminClient:
     """Asks the brokers, and changes what they have. Ends the command with one line where a setting is wrong."""
-    return AdminClient({"bootstrap.servers": env["KAFKA_BOOTSTRAP_SERVERS"], **security_of(env).config(), "log_level": 0})
+    return admin_client(env["KAFKA_BOOTSTRAP_SERVERS"], security_of(env))
 
 
 @contextmanager

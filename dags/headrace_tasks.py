@@ -12,16 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import Param
 from headrace_environments import DBT, MODEL_SIZES, MODELS, SPARK, Environment, dbt_paths, executor_config
 
-__all__ = ["DBT", "DBT_PATHS", "MODELS", "MODEL_SIZES", "PATIENCE", "ROOT", "SCENARIOS", "SPARK", "program", "tell_of_failure"]
+__all__ = ["DBT", "DBT_PATHS", "MODELS", "MODEL_SIZES", "PATIENCE", "ROOT", "RUN", "SPARK", "program", "scenario", "tell_of_failure"]
 ROOT = Path(__file__).resolve().parent.parent
 
 # Where dbt finds the project and leaves its output; the rest of the environment is the platform's settings.
 _OUTPUT = ROOT / os.environ.get("STATE_DIR", ".runtime/state") / "data" / "dbt"
 DBT_PATHS = dbt_paths(ROOT, _OUTPUT / "target", _OUTPUT / "log")
-# The names of ours; a project's own are files beside them.
-SCENARIOS = sorted(path.stem for path in (ROOT / "ml" / "scenarios").glob("*.yaml"))
+# What a run is called where it is the name of a folder (a template of Airflow).
+RUN = "{{ run_id | replace(':', '') | replace('+', '_') }}"
+
+
+def scenario() -> Param:
+    """The scenario that a run is of: ours, and a project's own files beside them."""
+    known = sorted(path.stem for path in (ROOT / "ml" / "scenarios").glob("*.yaml"))
+    return Param(os.environ.get("SCHEDULED_SCENARIO") or "churn", type="string", enum=known, description="ml/scenarios/")
 
 
 def tell_of_failure(context: Mapping[str, Any]) -> None:

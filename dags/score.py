@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
-from headrace_tasks import MODELS, PATIENCE, SCENARIOS, program
+from headrace_tasks import MODELS, PATIENCE, RUN, program, scenario
 
 DOC = """
 ### What has not been scored
@@ -23,7 +23,7 @@ with DAG(
     dagrun_timeout=timedelta(hours=8),
     default_args={**PATIENCE, "execution_timeout": timedelta(hours=2)},
     params={
-        "scenario": Param(os.environ.get("SCHEDULED_SCENARIO") or "churn", type="string", enum=SCENARIOS, description="ml/scenarios/"),
+        "scenario": scenario(),
         "since": Param(
             "", type="string", pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", description="The first day; empty: the end of the held-out time"
         ),
@@ -35,5 +35,5 @@ with DAG(
         MODELS,
         'python -m ml score --scenario "$SCENARIO" --run "$RUN" ${SINCE:+--since "$SINCE"}',
         "Features, scores, one commit.",
-        {"SCENARIO": "{{ params.scenario }}", "SINCE": "{{ params.since }}", "RUN": "{{ run_id | replace(':', '') | replace('+', '_') }}"},
+        {"SCENARIO": "{{ params.scenario }}", "SINCE": "{{ params.since }}", "RUN": RUN},
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, task, task_group
-from headrace_tasks import MODEL_SIZES, MODELS, PATIENCE, SCENARIOS, program
+from headrace_tasks import MODEL_SIZES, MODELS, PATIENCE, RUN, program, scenario
 
 DOC = """
 ### From data to judged models
@@ -20,7 +20,7 @@ task, and it works again from what the step before left. With **run** it works i
 
 Nothing serves because of this: `headrace models promote` makes a version the champion. (`make up PROFILE=models`.)
 """
-RUN = "{{ params.run or (run_id | replace(':', '') | replace('+', '_')) }}"
+_RUN = "{% if params.run %}{{ params.run }}{% else %}" + RUN + "{% endif %}"
 
 
 @task(doc_md="The units of one size, as `prepare` found them.")
@@ -40,7 +40,7 @@ with DAG(
     dagrun_timeout=timedelta(hours=8),
     default_args=dict(PATIENCE),
     params={
-        "scenario": Param(os.environ.get("SCHEDULED_SCENARIO") or "churn", type="string", enum=SCENARIOS, description="ml/scenarios/"),
+        "scenario": scenario(),
         "trials": Param(
             0, type="integer", minimum=0, maximum=10_000, description="Parameters to try for each model; 0: as the scenario says"
         ),
@@ -53,14 +53,14 @@ with DAG(
         MODELS,
         'python -m ml prepare --scenario "$SCENARIO" --run "$RUN" --trials "$TRIALS"',
         "Features and labels of all rows, and the units.",
-        {"SCENARIO": "{{ params.scenario }}", "RUN": RUN, "TRIALS": "{{ params.trials }}"},
+        {"SCENARIO": "{{ params.scenario }}", "RUN": _RUN, "TRIALS": "{{ params.trials }}"},
     )
     for size, environment in MODEL_SIZES.items():
 
         @task_group(group_id=size)
         def model(unit: str) -> None:
             """One model, from rows to registry."""
-            known = {"RUN": RUN, "UNIT": unit}
+            known = {"RUN": _RUN, "UNIT": unit}
             train, judge, register = (
                 program(step, environment, f'python -m ml {step} --run "$RUN" --unit "$UNIT"', doc, known)  # noqa: B023 - called below
                 for step, doc in (

@@ -13,11 +13,10 @@ import minio
 import psycopg2
 import urllib3
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from psycopg2 import sql
 
 from headrace.dead_letter import Unavailable
-from headrace.kafka import ensure_topics, topics
+from headrace.kafka import admin_client, ensure_topics, topics
 from headrace.lake import LakeSettings, load_catalog
 from runtime import accounts
 from runtime.errors import RuntimeFailure
@@ -26,15 +25,10 @@ _BUCKET = "lake"
 _DATABASES = ("lake", "airflow", "superset")
 
 
-def kafka(address: str) -> AdminClient:
-    """A client of the broker that listens at host:port."""
-    return AdminClient({"bootstrap.servers": address, "log_level": 0})
-
-
 def make_topics(address: str, partitions: int) -> None:
     """The platform's topics. Raises RuntimeFailure."""
     try:
-        ensure_topics(kafka(address), topics(partitions))
+        ensure_topics(admin_client(address), topics(partitions))
     except KafkaException as error:
         raise RuntimeFailure(f"making the Kafka topics failed: {error.args[0].str()}") from None
 

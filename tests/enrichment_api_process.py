@@ -1,7 +1,6 @@
 """The enrichment API as a process of its own, without a lake: for tests and measurements that need no platform."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parent.parent
+from tests.collector_real_kafka import ROOT, free_port
+
 AWAY = {
     "LAKE_CATALOG_URL": "postgresql://nobody:x@127.0.0.1:1/lake",
     "LAKE_WAREHOUSE": "s3://lake/warehouse",
@@ -20,14 +20,6 @@ AWAY = {
     "S3_ACCESS_KEY": "nobody",
     "S3_SECRET_KEY": "x",
 }
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

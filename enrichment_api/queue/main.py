@@ -22,7 +22,7 @@ from enrichment_api.wiring import refresher_of, watch_of
 from headrace import service
 from headrace.batch import Limits, RejectLimit
 from headrace.dead_letter import Unavailable
-from headrace.kafka import ensure_topics
+from headrace.kafka import admin_client, ensure_topics
 from headrace.progress import TransactionProgress
 from headrace.runner import Runner
 
@@ -53,7 +53,7 @@ def build(
     settings: WorkerSettings, models: Settings, stop: threading.Event, topics: service.Topics = service.PLATFORM
 ) -> Callable[[], None]:
     """All the parts, put together. Raises ModelError or ReleaseError."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, **settings.kafka_security.config(), "log_level": 0})
+    admin = admin_client(settings.kafka_bootstrap_servers, settings.kafka_security)
     ensure_topics(admin, dict.fromkeys((topics.prefix + REQUESTS, topics.prefix + REPLIES), settings.partitions))
     watch, shadow = watch_of(models)
     refresher = refresher_of(models)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 
+from headrace.kafka import admin_client
 from runtime import java, provision
 from runtime.component import Place, Program
 from runtime.fetching import run
@@ -85,5 +86,5 @@ def _address(place: Place) -> str:
 def _answers(place: Place) -> bool:
     if port_open(place.env["BIND_HOST"], int(place.env["KAFKA_PORT"])):
         with contextlib.suppress(KafkaException):
-            return bool(provision.kafka(_address(place)).list_topics(timeout=3).brokers)
+            return bool(admin_client(_address(place)).list_topics(timeout=3).brokers)
     return False

@@ -22,7 +22,8 @@ from enrichment_api.online import OnlineCopy, OnlineCustomers, store
 from headrace.dead_letter import Unavailable
 from headrace.online import Busy, Key, OnlineStore
 from tests import models
-from tests.enrichment_api_process import ROOT, enrichment_api, free_port
+from tests.collector_real_kafka import ROOT, free_port
+from tests.enrichment_api_process import enrichment_api
 from tests.integration.test_enrichment_api_releases import event
 from tests.redis_process import redis_server
 from tests.unit.test_train import write_purchases

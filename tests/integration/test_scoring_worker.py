@@ -21,8 +21,8 @@ from enrichment_api.queue.stage import REPLIES, REQUESTS
 from headrace import dead_letter
 from headrace.kafka import consumer_config, ensure_topics, producer_config
 from tests import models
-from tests.collector_real_kafka import RealKafka, free_port
-from tests.enrichment_api_process import AWAY, ROOT
+from tests.collector_real_kafka import ROOT, RealKafka, free_port
+from tests.enrichment_api_process import AWAY
 
 MINE = f"{REPLIES}.team-a"
 

@@ -104,7 +104,7 @@ def test_truth_follows_what_comes_and_what_comes_late(lake: Warehouse) -> None:
     ]
     assert set(truths(lake).values()) == {(None, None, None, False)}
     before = lake.snapshots()
-    lake.build()
+    run(lake)
     assert lake.snapshots() == before
 
     # The horizon of the first of January is the first of April: known until then is not yet known beyond.
@@ -132,7 +132,9 @@ def test_truth_follows_what_comes_and_what_comes_late(lake: Warehouse) -> None:
         "d1": (None, None, None, False),
         "young": (None, None, None, False),
     }
-    counts = lake.sql("SELECT model_version, variant, predictions, with_truth, judged, came_true FROM {gold}.mart_variants WHERE model = 'repurchase'")
+    counts = lake.sql(
+        "SELECT model_version, variant, predictions, with_truth, judged, came_true FROM {gold}.mart_variants WHERE model = 'repurchase'"
+    )
     assert sorted(counts) == [["v1", "champion", 6, 4, 4, 1], ["v2", "challenger", 2, 1, 1, 1]]
 
     # A late purchase, and what people say. Feedback for another version, and for what was never predicted, is of no prediction.
@@ -162,7 +164,7 @@ def test_truth_follows_what_comes_and_what_comes_late(lake: Warehouse) -> None:
     assert [upsell[name] for name in ("truth", "truth_from", "settled", "horizon_at")] == [0, "feedback", True, None]
     lake.build()
     before = lake.snapshots()
-    lake.build()
+    run(lake)
     assert lake.snapshots() == before
 
     # Erased purchases take with them what they proved.
@@ -173,7 +175,7 @@ def test_truth_follows_what_comes_and_what_comes_late(lake: Warehouse) -> None:
 
 
 def history(random: Random, customers: int) -> Iterator[dict[str, Any]]:
-    """Purchases of a year, scored: a fifth of the customers by a challenger that knows more; scores of two digits, so that many are equal."""
+    """Purchases of a year, scored: a fifth of the customers by a challenger that knows more; scores of two digits, so many are equal."""
     number = 0
     for customer in range(customers):
         faithful, variant = random.random(), "challenger" if random.random() < 0.2 else "champion"
@@ -183,7 +185,9 @@ def history(random: Random, customers: int) -> Iterator[dict[str, Any]]:
             noise = random.gauss(0, 0.15 if variant == "challenger" else 0.4)
             score = round(min(1.0, max(0.0, faithful + noise)), 2)
             version = "v2" if variant == "challenger" or at.month > 9 else "v1"  # the challenger is promoted in October
-            row = purchase(f"p{number:05}", f"c{customer}", f"{at:%Y-%m-%d}", scored(score, version, variant if at.month <= 9 else "champion"))
+            row = purchase(
+                f"p{number:05}", f"c{customer}", f"{at:%Y-%m-%d}", scored(score, version, variant if at.month <= 9 else "champion")
+            )
             yield {**row, "received_at": at.replace(year=2025)}
             at += timedelta(days=random.expovariate(1 / (20 + 200 * (1 - faithful))) + 1)
 
@@ -276,7 +280,11 @@ def test_variants_are_measured_as_scikit_learn_does_and_compared_by_customer(lak
         day = row["time"].date()
         weeks.setdefault((row["version"], row["variant"], day - timedelta(days=day.weekday())), []).append(row)
     found = lake.rows("mart_variants", "model_version", "variant")
-    assert {key for key, row in found.items() if row["judged"]} == groups.keys() == {("v1", "champion"), ("v2", "challenger"), ("v2", "champion")} & groups.keys()
+    assert (
+        {key for key, row in found.items() if row["judged"]}
+        == groups.keys()
+        == {("v1", "champion"), ("v2", "challenger"), ("v2", "champion")} & groups.keys()
+    )
     for key, some in groups.items():
         assert_close(found[key], measures(some))
     assert sum(row["predictions"] for row in found.values()) == len(rows)

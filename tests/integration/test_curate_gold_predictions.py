@@ -184,9 +184,9 @@ def history(random: Random, customers: int) -> Iterator[dict[str, Any]]:
             number += 1
             noise = random.gauss(0, 0.15 if variant == "challenger" else 0.4)
             score = round(min(1.0, max(0.0, faithful + noise)), 2)
-            version = "v2" if variant == "challenger" or at.month > 9 else "v1"  # the challenger is promoted in October
+            version = "v2" if variant == "challenger" or at.month > 8 else "v1"  # the challenger is promoted in September
             row = purchase(
-                f"p{number:05}", f"c{customer}", f"{at:%Y-%m-%d}", scored(score, version, variant if at.month <= 9 else "champion")
+                f"p{number:05}", f"c{customer}", f"{at:%Y-%m-%d}", scored(score, version, variant if at.month <= 8 else "champion")
             )
             yield {**row, "received_at": at.replace(year=2025)}
             at += timedelta(days=random.expovariate(1 / (20 + 200 * (1 - faithful))) + 1)
@@ -280,11 +280,7 @@ def test_variants_are_measured_as_scikit_learn_does_and_compared_by_customer(lak
         day = row["time"].date()
         weeks.setdefault((row["version"], row["variant"], day - timedelta(days=day.weekday())), []).append(row)
     found = lake.rows("mart_variants", "model_version", "variant")
-    assert (
-        {key for key, row in found.items() if row["judged"]}
-        == groups.keys()
-        == {("v1", "champion"), ("v2", "challenger"), ("v2", "champion")} & groups.keys()
-    )
+    assert groups.keys() == {("v1", "champion"), ("v2", "challenger"), ("v2", "champion")} == found.keys()
     for key, some in groups.items():
         assert_close(found[key], measures(some))
     assert sum(row["predictions"] for row in found.values()) == len(rows)

@@ -61,7 +61,7 @@ def truths(lake: Warehouse, *ids: str) -> dict[str, tuple[float | None, str | No
     it is known, and whether it is settled."""
 
     def moment(at: datetime | None) -> str | None:
-        return at and f"{at:%m-%d %H:%M:%S}".removesuffix(" 00:00:00")
+        return f"{at:%m-%d %H:%M:%S}".removesuffix(" 00:00:00") if at else None
 
     rows = lake.rows("prediction_truth", "event_id", "model")
     assert rows.keys() == lake.rows("fact_prediction", "event_id", "model").keys()
@@ -71,12 +71,12 @@ def truths(lake: Warehouse, *ids: str) -> dict[str, tuple[float | None, str | No
 
 
 def test_truth_follows_what_comes_and_what_comes_late(lake: Warehouse) -> None:
-    other = {"upsell": {"model": "upsell", "version": "u1", "score": 0.5}}
+    other = {"model": "upsell", "version": "u1", "score": 0.5}
     lake.silver.append(
         "purchase",
         [
             purchase("a", "ann", "01-01", scored(0.8)),
-            purchase("b", "bob", "01-01", scored(0.2, variant=None, **other)),
+            purchase("b", "bob", "01-01", scored(0.2, variant=None, upsell=other)),
             purchase("b2", "bob", "01-01", scored(0.1)),  # at the same moment: neither comes after the other
             purchase("c", "cat", "01-01", scored(0.4, "v2", "challenger")),
             purchase("d", "dan", "01-01", scored(0.3)),

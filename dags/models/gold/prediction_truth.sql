@@ -24,7 +24,7 @@ predictions as (
         end) as horizon_at
     from {{ ref('fact_prediction') }}
     {% if is_incremental() %}
-    where (source, event_id) in (
+    where {{ 'false and' if nothing_new([predicted, bought, told]) }} (source, event_id) in (
         select source, event_id from {{ predicted }}
         union all
         select source, event_id from {{ of_changed(ref('fact_prediction'), 'customer_key', bought) }}

@@ -106,6 +106,7 @@ def test_truth_follows_what_comes_and_what_comes_late(lake: Warehouse) -> None:
     before = lake.snapshots()
     run(lake)
     assert lake.snapshots() == before
+    assert "where false and" in lake.compiled("prediction_truth")  # it opened nothing but metadata
 
     # The horizon of the first of January is the first of April: known until then is not yet known beyond.
     lake.silver.append("purchase", [purchase("a1", "ann", "02-01", scored(0.9)), purchase("c1", "cat", "04-01")])

@@ -36,6 +36,8 @@ predictions as (
         inner join known as k on t.source = k.source and t.horizon_at < k.known_until
         where not t.settled
     )
+    {% else %}
+    -- All of {{ predicted }}, after which came {{ bought }} or {{ told }}: remember_snapshots finds here up to where.
     {% endif %}
 ),
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from enrichment_api.features import FEATURES, MODEL
+from headrace.features import FEATURES, MODEL
 
 ONNX_FILE, CARD_FILE = "model.onnx", "model.json"
 

@@ -76,7 +76,7 @@ def split(history: "History") -> Split:
     """Split the rows of `history` by time."""
     import numpy as np
 
-    from enrichment_api.features import HORIZON_DAYS
+    from headrace.features import HORIZON_DAYS
 
     horizon = np.timedelta64(HORIZON_DAYS, "D")
     test_until = history.time[-1] - horizon
@@ -88,7 +88,7 @@ def outcome(history: "History") -> "NDArray[np.bool_]":
     """Whether each purchase was followed by another of its customer within the horizon (on a later day)."""
     import numpy as np
 
-    from enrichment_api.features import HORIZON_DAYS
+    from headrace.features import HORIZON_DAYS
 
     # NaT, for no later purchase, compares false.
     answer: NDArray[np.bool_] = history.next_purchase_at - history.time <= np.timedelta64(HORIZON_DAYS, "D")
@@ -100,9 +100,9 @@ def train(data_file: Path, folder: Path) -> "Card":
     import numpy as np
     from sklearn.ensemble import GradientBoostingClassifier
 
-    from enrichment_api.features import FEATURES, HORIZON_DAYS, MODEL, features
     from enrichment_api.history import BadData, read
     from enrichment_api.model import Card
+    from headrace.features import FEATURES, HORIZON_DAYS, MODEL, features
 
     history = read(data_file)
     rows, _ = features(history.time, history.quantity, history.amount_usd, history.state)

@@ -17,12 +17,12 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from enrichment_api.cache import Cached, Scores
-from enrichment_api.features import FEATURES, MODEL
 from enrichment_api.guard import Broken
 from enrichment_api.model import CARD_FILE, ONNX_FILE, Model, ModelError, read_card
 from enrichment_api.release import MAX_VARIANTS, Recreate, Release, ReleaseError, digest, parse
 from enrichment_api.serving import Serving, in_words
 from enrichment_api.shadow import Shadow
+from headrace.features import FEATURES, MODEL
 from headrace.keyfile import Signature, signature
 
 _WARM_UP = 20  # calls before a model serves: its first ones take several times as long

@@ -9,7 +9,6 @@ period alone (learnt until April 1997, tried on July to September 1997).
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -101,7 +100,7 @@ def train(data_file: Path, folder: Path) -> "Card":
     from sklearn.ensemble import GradientBoostingClassifier
 
     from enrichment_api.history import BadData, read
-    from enrichment_api.model import Card
+    from enrichment_api.model import Card, write
     from headrace.features import FEATURES, HORIZON_DAYS, MODEL, features
 
     history = read(data_file)
@@ -138,7 +137,7 @@ def train(data_file: Path, folder: Path) -> "Card":
         libraries={name: version(name) for name in ("scikit-learn", "skl2onnx", "onnxruntime", "numpy")},
         seed=SEED,
     )
-    _write(folder, onnx, card)
+    write(folder, onnx, card)
     return card
 
 
@@ -179,19 +178,6 @@ def export(model: Any, rows: "NDArray[np.float32]") -> bytes:
     if apart > TOLERANCE:
         raise AssertionError(f"ONNX and scikit-learn differ by {apart:.2g} (at most {TOLERANCE:.0e} is allowed)")
     return onnx
-
-
-def _write(folder: Path, onnx: bytes, card: "Card") -> None:
-    """The card goes last and names the hash of the model: a torn write is found, never served."""
-    import msgspec
-
-    from enrichment_api.model import CARD_FILE, ONNX_FILE
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((ONNX_FILE, onnx), (CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))):
-        new = folder / f"{name}.new"
-        new.write_bytes(content)
-        os.replace(new, folder / name)
 
 
 def _day(moment: "np.datetime64") -> str:

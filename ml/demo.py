@@ -82,7 +82,11 @@ def live(demo: Demo, folder: Path) -> None:
     began = time.monotonic()
     done = demo.step("prepare", "--scenario", churn, "--run", run)
     checked = done["leak_check"]
-    demo.tell("features", f"{done['rows']:,} rows as of {done['moments']} months; {checked['rows']:,} of them again without the future: no leak", began)
+    demo.tell(
+        "features",
+        f"{done['rows']:,} rows as of {done['moments']} months; {checked['rows']:,} of them again without the future: no leak",
+        began,
+    )
 
     began = time.monotonic()
     leaky = demo.scenario("leaky", features="ml.examples.planted:Lifetime")

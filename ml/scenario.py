@@ -83,14 +83,14 @@ class Bounds(_Part, frozen=True):
 
 
 class Watch(_Part, frozen=True):
-    """What the champion's predictions have to keep once it is known what came true (`ml/watching.py`), beside its figures on held-out time."""
+    """What the champion's predictions have to keep once it is known what came true (`ml/watching.py`), beside its held-out time."""
 
     days: Annotated[int, Meta(ge=1, le=366)] = 28  # the predictions of so many days are looked at
     least_rows: Annotated[int, Meta(ge=50)] = 300  # fewer say nothing
     most_auc_loss: Share = 0.05  # AUC may be so much lower
     most_log_loss_gain: Annotated[float, Meta(ge=0)] = 0.1  # log loss may be higher by this share of it
     most_drift: Annotated[float, Meta(gt=0)] = 0.25  # PSI of each of `stable`
-    stable: list[str] = [SCORE]  # what should look as on held-out time: numbers of the scored event, or `score`
+    stable: list[str] = []  # what should look as on held-out time: numbers of the scored event, or `score`
 
 
 class Scenario(_Part, frozen=True):

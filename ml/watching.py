@@ -50,8 +50,8 @@ class Judged(NamedTuple):
 def findings(rows: pd.DataFrame, held: Judged, bounds: Watch, horizon: timedelta, until: datetime) -> list[Check]:
     """What is to be said of predictions as of `until`: nothing of a part that has fewer rows than `bounds.least_rows`.
 
-    `rows` have `predicted_at` (UTC), `score`, `truth` (1, 0, NaN while unknown) and the numbers of their events. That something came true is
-    known at once, that it did not only when the `horizon` is over: so the truth is looked at of predictions whose horizon was over at
+    `rows` have `predicted_at` (UTC), `score`, `truth` (1, 0, NaN while unknown) and the numbers of their events. That something came true
+    is known at once, that it did not only when the `horizon` is over: so the truth is looked at of predictions whose horizon was over at
     `until`, and the drift of the youngest ones.
     """
     at, window = pd.to_datetime(rows["predicted_at"], utc=True), timedelta(days=bounds.days)

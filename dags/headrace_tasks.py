@@ -14,14 +14,16 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from headrace_environments import DBT, MODEL_SIZES, MODELS, SPARK, Environment, dbt_paths, executor_config
 
-__all__ = ["DBT", "DBT_PATHS", "MODELS", "MODEL_SIZES", "PATIENCE", "ROOT", "SCENARIOS", "SPARK", "program", "tell_of_failure"]
+__all__ = ["DBT", "DBT_PATHS", "MODELS", "MODEL_SIZES", "PATIENCE", "ROOT", "SCENARIOS", "SPARK", "WATCHED", "program", "tell_of_failure"]
 ROOT = Path(__file__).resolve().parent.parent
 
 # Where dbt finds the project and leaves its output; the rest of the environment is the platform's settings.
 _OUTPUT = ROOT / os.environ.get("STATE_DIR", ".runtime/state") / "data" / "dbt"
 DBT_PATHS = dbt_paths(ROOT, _OUTPUT / "target", _OUTPUT / "log")
 # The names of ours; a project's own are files beside them.
-SCENARIOS = sorted(path.stem for path in (ROOT / "ml" / "scenarios").glob("*.yaml"))
+_FILES = sorted((ROOT / "ml" / "scenarios").glob("*.yaml"))
+SCENARIOS = [path.stem for path in _FILES]
+WATCHED = [path.stem for path in _FILES if "\nwatch:" in path.read_text("utf-8")]  # Airflow's environment has no part of `ml`
 
 
 def tell_of_failure(context: Mapping[str, Any]) -> None:

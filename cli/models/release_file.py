@@ -15,7 +15,8 @@ _GUARDED = ("rolling", "canary", "ab")
 
 def releases_in(text: bytes) -> dict[str, Release]:
     """Those of a release file, which may be empty. Raises ReleaseError."""
-    return parse(text) if text.strip() else {}
+    empty = all(not line.strip() or line.startswith(b"#") for line in text.splitlines())
+    return {} if empty else parse(text)
 
 
 def wanted(present: Release, folder: str, strategy: Strategy, now: datetime, given: Mapping[str, Any]) -> dict[str, Any]:

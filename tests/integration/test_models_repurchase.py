@@ -65,7 +65,7 @@ def test_each_purchase_is_a_row_with_the_values_that_the_api_computes(place: Pla
 def test_it_was_checked_for_leaks(prepared: Run) -> None:
     record = json.loads((prepared.folder / "prepare.json").read_text())
     assert (record["leak_check"]["moments"], record["leak_check"]["leaks"]) == (5, [])
-    assert record["leak_check"]["rows"] > 20
+    assert record["leak_check"]["rows"] >= 5
 
 
 def test_purchases_of_one_moment_do_not_know_of_each_other(place: Place, prepared: Run, tmp_path: Path) -> None:

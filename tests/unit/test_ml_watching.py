@@ -15,7 +15,9 @@ from ml.measure import Fit, fit, histogram
 from ml.rows import split
 from ml.scenario import Scenario, Watch, named
 from ml.watching import Judged, NotWatched, _bounds, _of_file, findings
-from tests.unit.test_ml_scenario import CHURN
+
+CHURN = named("churn")
+
 
 UNTIL = datetime(2026, 11, 22, tzinfo=UTC)
 HORIZON = timedelta(days=10)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FILE, SOURCE = "ENRICHMENT_API_DATA_FILE", "REPURCHASE_SOURCE"
-_CUSTOMER: Final = ("source", "customer")  # who buys: subjects of two sources are two customers, to the API too
+_CUSTOMER: Final = ("source", "customer_id")  # as in gold: `headrace privacy erase` finds people by these names, in scores too
 
 
 def purchases(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
@@ -30,10 +30,10 @@ def purchases(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
         raise BadData(f"{path}: no such file (setting {FILE}; `make up` fetches it)")
     parts = F.split(F.trim("value"), r"\s+")
     lines = spark.read.text(str(path.resolve())).where(F.trim("value").rlike(r"^\d"))
-    of_day = Window.partitionBy("customer", "day").orderBy("quantity", "amount_usd")  # those that are alike in all this are alike in all
+    of_day = Window.partitionBy("customer_id", "day").orderBy("quantity", "amount_usd")  # those that are alike in all this are alike in all
     table = lines.select(
         F.lit("cdnow").alias("source"),
-        parts[0].alias("customer"),
+        parts[0].alias("customer_id"),
         parts[1].alias("day"),
         parts[2].cast("double").alias("quantity"),
         parts[3].cast("double").alias("amount_usd"),
@@ -60,7 +60,7 @@ def purchases_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Dat
     table = spark.read.option("snapshot-id", snapshot).table("lake.silver.purchase").where("subject IS NOT NULL")
     if source := settings.get(SOURCE):
         table = table.where(F.col("source") == source)
-    named = {"customer": "subject", "purchase": "id", "time": "time"}
+    named = {"customer_id": "subject", "purchase": "id", "time": "time"}
     numbers = [F.col(name).cast("double").alias(name) for name in ("quantity", "amount_usd")]
     known = table.select("source", *(F.col(theirs).alias(ours) for ours, theirs in named.items()), *numbers)
     return Data(_tables(known), f"lake.silver.purchase@{snapshot}")

@@ -49,14 +49,14 @@ def test_each_purchase_is_a_row_with_the_values_that_the_api_computes(place: Pla
     ours = pd.DataFrame(expected[known], columns=list(FEATURES))
     ours.insert(0, "label", outcome(read)[known].astype(float))
     ours.insert(0, "time", read.time[known])
-    ours.insert(0, "customer", np.array(read.customer)[known])
+    ours.insert(0, "customer_id", np.array(read.customer)[known])
     rows = pd.read_parquet(prepared.prepared)
-    assert len(rows) == len(rows.drop_duplicates(["source", "customer", "purchase"])) == len(ours) > 2_000
+    assert len(rows) == len(rows.drop_duplicates(["source", "customer_id", "purchase"])) == len(ours) > 2_000
     assert set(rows["bought"]) == {"never before", "once before", "more often"}
     theirs = rows.assign(time=pd.to_datetime(rows["as_of"], utc=True).dt.tz_convert(None).astype("M8[us]"))
-    by = ["customer", "time", "quantity", "amount_usd"]
+    by = ["customer_id", "time", "quantity", "amount_usd"]
     theirs, ours = (each.sort_values(by, kind="stable").reset_index(drop=True) for each in (theirs, ours))
-    assert theirs["customer"].tolist() == ours["customer"].tolist()
+    assert theirs["customer_id"].tolist() == ours["customer_id"].tolist()
     assert (theirs["time"] == ours["time"]).all()
     assert theirs["label"].tolist() == ours["label"].tolist()
     assert theirs[[*FEATURES]].to_numpy(np.float32).tobytes() == ours[[*FEATURES]].to_numpy(np.float32).tobytes()
@@ -70,8 +70,8 @@ def test_it_was_checked_for_leaks(prepared: Run) -> None:
 
 def test_purchases_of_one_moment_do_not_know_of_each_other(place: Place, prepared: Run, tmp_path: Path) -> None:
     rows = pd.read_parquet(prepared.prepared)
-    same = rows[rows.duplicated(["customer", "as_of"], keep=False)]
+    same = rows[rows.duplicated(["customer_id", "as_of"], keep=False)]
     assert len(same) > 10
-    for _, of_one in same.groupby(["customer", "as_of"]):
+    for _, of_one in same.groupby(["customer_id", "as_of"]):
         assert of_one["frequency"].nunique() == of_one["label"].nunique() == 1
     assert rows["as_of"].max() - rows["as_of"].min() > timedelta(days=400)

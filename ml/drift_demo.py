@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -108,7 +108,7 @@ class Api:
             command = [sys.executable, "-m", "enrichment_api.main"]
             process = subprocess.Popen(command, cwd=ROOT, env={**self._demo.env, **fast}, stdout=stream, stderr=stream)
         try:
-            until(lambda: process.poll() is not None or self._answers(), "the enrichment API does not answer")
+            wait(lambda: process.poll() is not None or self._answers(), "the enrichment API does not answer")
             if process.poll() is not None:
                 raise Unexpected(f"the enrichment API ended: {log.read_text()[-500:]}")
             yield
@@ -131,7 +131,7 @@ class Api:
         """Let the lake have these states, and wait until the API has read them. Raises Unexpected."""
         began = time.time()
         self._catalog.create_table_if_not_exists("gold.customer_features", customers.schema).overwrite(customers)
-        until(lambda: self._read_at() > began, "the enrichment API does not read lake.gold.customer_features")
+        wait(lambda: self._read_at() > began, "the enrichment API does not read lake.gold.customer_features")
 
     def _read_at(self) -> float:
         name = "enrichment_api_customer_features_loaded_timestamp_seconds "
@@ -214,7 +214,7 @@ def _row(number: int, of: Bought, answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def until(holds: Any, otherwise: str) -> None:
+def wait(holds: Callable[[], object], otherwise: str) -> None:
     """Wait until it holds. Raises Unexpected after a while."""
     ends = time.monotonic() + _PATIENCE
     while not holds():
@@ -297,9 +297,9 @@ def live(demo: Demo) -> None:
         second = loop.made("second", RENEWED, "--until", "newest")
         began = time.monotonic()
         with Posting(api) as posting:
-            until(lambda: posting.by_version[one] >= 50, "nothing is served")
+            wait(lambda: posting.by_version[one] >= 50, "nothing is served")
             said = demo.headrace("promote", "repurchase", second, "--why", "make demo-drift: the customers have changed")
-            until(lambda: posting.by_version.total() - posting.by_version[one] >= 50, "the new version is not served")
+            wait(lambda: posting.by_version.total() - posting.by_version[one] >= 50, "the new version is not served")
         if posting.failed:
             raise Unexpected(f"{len(posting.failed)} requests failed, the first: {posting.failed[0]}")
         counts = ", ".join(f"{number} by {version}" for version, number in posting.by_version.items())

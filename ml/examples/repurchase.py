@@ -147,9 +147,9 @@ def _described(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]
     import pyarrow as pa
 
     for batch in batches:
-        numbers = [batch.column(name).to_numpy(zero_copy_only=False) for name in ("quantity", "amount_usd")]
+        quantity, amount_usd = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("quantity", "amount_usd"))
         at = batch.column(AS_OF).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
-        rows, _ = features(at, *numbers, states_of(batch))
+        rows, _ = features(at, quantity, amount_usd, states_of(batch))
         frequency = rows[:, FEATURES.index("frequency")]
         bought = np.select([frequency == 0, frequency == 1], ["never before", "once before"], "more often")
         kept = [name for name in batch.schema.names if name not in {*FEATURES, *(STATE.names or ())}]

@@ -13,7 +13,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 ALONE := requirements/postgres requirements/cdnow requirements/flights
 FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys http2
 
-.PHONY: help native try-native env secrets compose-tool test-compose audit up down status logs clean demo demo-ml docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-serving bench-lake bench-scoring verify verify-controls lock lock-jars services dev
+.PHONY: help native try-native env secrets compose-tool test-compose audit up down status logs clean demo demo-ml demo-drift docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-serving bench-lake bench-scoring verify verify-controls lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ demo: services ## Send real events through the running platform and account for 
 
 demo-ml: services ## The life of a churn model on real data, with PostgreSQL, MinIO and MLflow of its own (KEEP=1 leaves them)
 	@$(PYTHON) -m ml.demo
+
+demo-drift: services ## Customers change: a served model is watched, renewed and replaced, on servers of its own (KEEP=1 leaves them)
+	@$(PYTHON) -m ml.drift_demo
 
 docs: services ## Build the documentation of the gold tables (dbt) and serve it on DOCS_PORT
 	@$(PYTHON) -m cli docs

@@ -182,8 +182,8 @@ def _lookups(folder: Path) -> dict[str, float]:
     import numpy as np
 
     from enrichment_api.customers import Customers
-    from enrichment_api.features import STATE
     from enrichment_api.online import OnlineCopy, OnlineCustomers, store
+    from headrace.features import STATE
     from tests.redis_process import redis_server
 
     keys = [("shop", f"c-{number}") for number in range(_CUSTOMERS)]

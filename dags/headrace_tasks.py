@@ -15,20 +15,35 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Param
 from headrace_environments import DBT, MODEL_SIZES, MODELS, SPARK, Environment, dbt_paths, executor_config
 
-__all__ = ["DBT", "DBT_PATHS", "MODELS", "MODEL_SIZES", "PATIENCE", "ROOT", "RUN", "SPARK", "program", "scenario", "tell_of_failure"]
+__all__ = [
+    "DBT",
+    "DBT_PATHS",
+    "MODELS",
+    "MODEL_SIZES",
+    "PATIENCE",
+    "ROOT",
+    "RUN",
+    "SCHEDULED",
+    "SPARK",
+    "program",
+    "scenario",
+    "tell_of_failure",
+]
 ROOT = Path(__file__).resolve().parent.parent
 
 # Where dbt finds the project and leaves its output; the rest of the environment is the platform's settings.
 _OUTPUT = ROOT / os.environ.get("STATE_DIR", ".runtime/state") / "data" / "dbt"
 DBT_PATHS = dbt_paths(ROOT, _OUTPUT / "target", _OUTPUT / "log")
+SCHEDULED = os.environ.get("SCHEDULED_SCENARIO") or "churn"
 # What a run is called where it is the name of a folder (a template of Airflow).
 RUN = "{{ run_id | replace(':', '') | replace('+', '_') }}"
 
 
-def scenario() -> Param:
-    """The scenario that a run is of: ours, and a project's own files beside them."""
-    known = sorted(path.stem for path in (ROOT / "ml" / "scenarios").glob("*.yaml"))
-    return Param(os.environ.get("SCHEDULED_SCENARIO") or "churn", type="string", enum=known, description="ml/scenarios/")
+def scenario(default: str, part: str = "") -> Param:
+    """The scenario that a run is of: ours and a project's own files beside them, or those of them with such a `part`."""
+    files = sorted((ROOT / "ml" / "scenarios").glob("*.yaml"))  # read as text: Airflow's environment has no part of `ml`
+    known = [path.stem for path in files if not part or f"\n{part}:" in path.read_text("utf-8")]
+    return Param(default, type="string", enum=known, description="ml/scenarios/" + (f", with a part `{part}`" if part else ""))
 
 
 def tell_of_failure(context: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
-from headrace_tasks import MODELS, PATIENCE, RUN, program, scenario
+from headrace_tasks import MODELS, PATIENCE, RUN, SCHEDULED, program, scenario
 
 DOC = """
 ### What has not been scored
@@ -23,7 +23,7 @@ with DAG(
     dagrun_timeout=timedelta(hours=8),
     default_args={**PATIENCE, "execution_timeout": timedelta(hours=2)},
     params={
-        "scenario": scenario(),
+        "scenario": scenario(SCHEDULED),
         "since": Param(
             "", type="string", pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", description="The first day; empty: the end of the held-out time"
         ),

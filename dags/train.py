@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, task, task_group
-from headrace_tasks import MODEL_SIZES, MODELS, PATIENCE, RUN, program, scenario
+from headrace_tasks import MODEL_SIZES, MODELS, PATIENCE, RUN, SCHEDULED, program, scenario
 
 DOC = """
 ### From data to judged models
@@ -40,9 +40,15 @@ with DAG(
     dagrun_timeout=timedelta(hours=8),
     default_args=dict(PATIENCE),
     params={
-        "scenario": scenario(),
+        "scenario": scenario(SCHEDULED),
         "trials": Param(
             0, type="integer", minimum=0, maximum=10_000, description="Parameters to try for each model; 0: as the scenario says"
+        ),
+        "until": Param(
+            "",
+            type="string",
+            pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|newest)?$",
+            description="Move the scenario's split, so that its held-out time ends on this day, or with the newest labels",
         ),
         "run": Param("", type="string", pattern=r"^[A-Za-z0-9_.\-]*$", description="Work in the folder of this earlier run"),
     },
@@ -51,9 +57,9 @@ with DAG(
     prepare = program(
         "prepare",
         MODELS,
-        'python -m ml prepare --scenario "$SCENARIO" --run "$RUN" --trials "$TRIALS"',
+        'python -m ml prepare --scenario "$SCENARIO" --run "$RUN" --trials "$TRIALS" ${UNTIL:+--until "$UNTIL"}',
         "Features and labels of all rows, and the units.",
-        {"SCENARIO": "{{ params.scenario }}", "RUN": _RUN, "TRIALS": "{{ params.trials }}"},
+        {"SCENARIO": "{{ params.scenario }}", "RUN": _RUN, "TRIALS": "{{ params.trials }}", "UNTIL": "{{ params.until }}"},
     )
     for size, environment in MODEL_SIZES.items():
 

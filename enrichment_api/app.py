@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from enrichment_api import scoring
 from enrichment_api.admission import Admission, Busy
 from enrichment_api.customers import States
-from enrichment_api.features import MODEL, Basis
 from enrichment_api.serving import Serving, in_words
+from headrace.features import MODEL, Basis
 
 _seconds = Histogram(
     "enrichment_api_request_seconds",

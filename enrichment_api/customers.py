@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from enrichment_api.features import ABSENT, STATE
+from headrace.features import ABSENT, STATE
 
 Key = tuple[str, str]  # source and customer_id
 Columns = tuple[Iterable[Key], NDArray[Any]]  # the keys and the states (an array of STATE) of some customers

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from enrichment_api.features import ABSENT, STATE
+from headrace.features import ABSENT, STATE
 
 
 class BadData(Exception):

@@ -1,6 +1,7 @@
 """A trained model as it stands on disk (`model.onnx` and its card, `model.json`), loaded and applied to rows of features."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Self
 
@@ -9,9 +10,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from enrichment_api.features import FEATURES, MODEL
+from headrace.features import FEATURES, MODEL
 
 ONNX_FILE, CARD_FILE = "model.onnx", "model.json"
+_WARM_UP = 20  # calls before a model serves: its first ones take several times as long
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -24,7 +26,8 @@ class Metrics(msgspec.Struct, frozen=True):
 class Card(msgspec.Struct, kw_only=True, frozen=True):
     """What a model is, what it was made from, and how good it is.
 
-    `version` is the date of training (UTC) and the head of the ONNX file's SHA-256. `metrics` are of the rows held out:
+    `version` ends with the head of the ONNX file's SHA-256; before it stands the date of training (UTC), or the number in the registry.
+    `metrics` are of the rows held out:
     those of the model under its own name, of each baseline under its own.
     """
 
@@ -34,7 +37,7 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
     horizon_days: int
     features: tuple[str, ...]
     onnx_sha256: str
-    data_sha256: str
+    data_sha256: str  # of the file; of data of the lake, what names their snapshot
     train_rows: int
     train_until: str  # the last purchase learnt from; what came within the horizon after it is complete before `test_from`
     test_rows: int
@@ -93,3 +96,25 @@ class Model:
         """The probability of each row of features, in one call of the runtime."""
         scores: NDArray[np.float32] = self._session.run(["probabilities"], {"features": rows})[0][:, 1]
         return scores
+
+
+def write(folder: Path, onnx: bytes, card: Card) -> None:
+    """The card goes last and names the hash of the model: a torn write is found, never served. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in ((ONNX_FILE, onnx), (CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))):
+        new = folder / f".{name}-{os.getpid()}"
+        new.write_bytes(content)
+        os.replace(new, folder / name)
+
+
+def tried(model: Model, folder: Path) -> Model:
+    """`model`, after some calls: it gives a probability for each row, and is warm. Raises ModelError."""
+    for rows in (np.zeros((1, len(FEATURES)), np.float32), np.ones((1000, len(FEATURES)), np.float32)):
+        for _ in range(_WARM_UP if len(rows) == 1 else 1):
+            try:
+                scores = model.score(rows)
+            except Exception as error:  # whatever the runtime raises
+                raise ModelError(f"{folder}: the model cannot score: {str(error).splitlines()[0][:300]}") from None
+        if scores.shape != (len(rows),) or not ((scores >= 0) & (scores <= 1)).all():
+            raise ModelError(f"{folder}: the model gives no probability for each row")
+    return model

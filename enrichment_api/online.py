@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
 from enrichment_api.customers import Columns, Key
-from enrichment_api.features import ABSENT, STATE
 from headrace.dead_letter import Unavailable
+from headrace.features import ABSENT, STATE
 from headrace.online import Busy, OnlineStore, connect
 
 TABLE = "customer_features"

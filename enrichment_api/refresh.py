@@ -3,20 +3,17 @@
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 from prometheus_client import Gauge
 
 from enrichment_api.customers import Columns, Customers, States
-from enrichment_api.features import STATE
 from enrichment_api.online import OnlineCopy
 from headrace.dead_letter import Unavailable
+from headrace.features import STATE, states_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
@@ -121,15 +118,3 @@ def _parts(table: "Table") -> Iterator[Columns]:
     scan = table.scan(selected_fields=("source", "customer_id", *(STATE.names or ())))
     for batch in scan.to_arrow_batch_reader():
         yield zip(batch.column("source").to_pylist(), batch.column("customer_id").to_pylist(), strict=True), states_of(batch)
-
-
-def states_of(batch: "pa.RecordBatch") -> NDArray[Any]:
-    """The states in rows of customer_features."""
-    import pyarrow as pa
-
-    states = np.empty(batch.num_rows, STATE)
-    for name in STATE.names or ():
-        is_time = STATE[name].kind == "M"
-        column = batch.column(name).cast(pa.timestamp("us", "UTC") if is_time else pa.float64())
-        states[name] = column.cast(pa.timestamp("us")) if is_time else column.fill_null(0)
-    return states

@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 
 from enrichment_api.customers import States
-from enrichment_api.features import MODEL, Basis, features
 from enrichment_api.serving import Serving
+from headrace.features import MODEL, Basis, features
 
 MAX_EVENTS = 1000
 EVENT_TYPE = "purchase"  # the type that there is a model for

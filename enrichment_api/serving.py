@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
 from enrichment_api.cache import Scores
-from enrichment_api.features import MODEL
 from enrichment_api.guard import Broken, Guard
 from enrichment_api.model import Card
 from enrichment_api.release import CHAMPION, Recreate, Release, Shares, bounds_of, bucket, digest, seed, variant_at
 from enrichment_api.release import Shadow as ShadowRelease
 from enrichment_api.shadow import Shadow
+from headrace.features import MODEL
 
 _BY = ["model", "variant", "version"]
 _events = Counter("enrichment_api_variant_events_total", "Events scored, by the variant that scored them", _BY)

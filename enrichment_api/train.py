@@ -9,7 +9,6 @@ period alone (learnt until April 1997, tried on July to September 1997).
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -76,7 +75,7 @@ def split(history: "History") -> Split:
     """Split the rows of `history` by time."""
     import numpy as np
 
-    from enrichment_api.features import HORIZON_DAYS
+    from headrace.features import HORIZON_DAYS
 
     horizon = np.timedelta64(HORIZON_DAYS, "D")
     test_until = history.time[-1] - horizon
@@ -88,7 +87,7 @@ def outcome(history: "History") -> "NDArray[np.bool_]":
     """Whether each purchase was followed by another of its customer within the horizon (on a later day)."""
     import numpy as np
 
-    from enrichment_api.features import HORIZON_DAYS
+    from headrace.features import HORIZON_DAYS
 
     # NaT, for no later purchase, compares false.
     answer: NDArray[np.bool_] = history.next_purchase_at - history.time <= np.timedelta64(HORIZON_DAYS, "D")
@@ -100,9 +99,9 @@ def train(data_file: Path, folder: Path) -> "Card":
     import numpy as np
     from sklearn.ensemble import GradientBoostingClassifier
 
-    from enrichment_api.features import FEATURES, HORIZON_DAYS, MODEL, features
     from enrichment_api.history import BadData, read
-    from enrichment_api.model import Card
+    from enrichment_api.model import Card, write
+    from headrace.features import FEATURES, HORIZON_DAYS, MODEL, features
 
     history = read(data_file)
     rows, _ = features(history.time, history.quantity, history.amount_usd, history.state)
@@ -138,7 +137,7 @@ def train(data_file: Path, folder: Path) -> "Card":
         libraries={name: version(name) for name in ("scikit-learn", "skl2onnx", "onnxruntime", "numpy")},
         seed=SEED,
     )
-    _write(folder, onnx, card)
+    write(folder, onnx, card)
     return card
 
 
@@ -179,19 +178,6 @@ def export(model: Any, rows: "NDArray[np.float32]") -> bytes:
     if apart > TOLERANCE:
         raise AssertionError(f"ONNX and scikit-learn differ by {apart:.2g} (at most {TOLERANCE:.0e} is allowed)")
     return onnx
-
-
-def _write(folder: Path, onnx: bytes, card: "Card") -> None:
-    """The card goes last and names the hash of the model: a torn write is found, never served."""
-    import msgspec
-
-    from enrichment_api.model import CARD_FILE, ONNX_FILE
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((ONNX_FILE, onnx), (CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))):
-        new = folder / f"{name}.new"
-        new.write_bytes(content)
-        os.replace(new, folder / name)
 
 
 def _day(moment: "np.datetime64") -> str:

@@ -12,20 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import structlog
 from prometheus_client import Counter, Gauge
 
 from enrichment_api.cache import Cached, Scores
-from enrichment_api.features import FEATURES, MODEL
 from enrichment_api.guard import Broken
-from enrichment_api.model import CARD_FILE, ONNX_FILE, Model, ModelError, read_card
+from enrichment_api.model import CARD_FILE, ONNX_FILE, Model, ModelError, read_card, tried
 from enrichment_api.release import MAX_VARIANTS, Recreate, Release, ReleaseError, digest, parse
 from enrichment_api.serving import Serving, in_words
 from enrichment_api.shadow import Shadow
+from headrace.features import MODEL
 from headrace.keyfile import Signature, signature
-
-_WARM_UP = 20  # calls before a model serves: its first ones take several times as long
 
 _log = structlog.get_logger()
 _usable = Gauge("enrichment_api_release_usable", "1 where the release file and its models could be used at the last look, else 0")
@@ -147,7 +144,7 @@ class Watch:
             card = read_card(folder)
             key = (card.version, card.onnx_sha256)
             if key not in have or have[key].card != card:
-                have[key] = self._remembering(_tried(Model.load(folder), folder))
+                have[key] = self._remembering(tried(Model.load(folder), folder))
             models[variant] = have[key]
         kept = {back.variant: back.why for back in self._read_kept() if back.digest == digest(release)}
         return Serving(release, models, self._shadow, returned=kept)
@@ -185,16 +182,3 @@ class Watch:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             _log.warning("who returned to the champion before cannot be read", why=f"{self._returned_file}: {error}")
             return []
-
-
-def _tried(model: Model, folder: Path) -> Model:
-    """`model`, after some calls: it gives a probability for each row, and is warm. Raises ModelError."""
-    for rows in (np.zeros((1, len(FEATURES)), np.float32), np.ones((1000, len(FEATURES)), np.float32)):
-        for _ in range(_WARM_UP if len(rows) == 1 else 1):
-            try:
-                scores = model.score(rows)
-            except Exception as error:  # whatever the runtime raises
-                raise ModelError(f"{folder}: the model cannot score: {str(error).splitlines()[0][:300]}") from None
-        if scores.shape != (len(rows),) or not ((scores >= 0) & (scores <= 1)).all():
-            raise ModelError(f"{folder}: the model gives no probability for each row")
-    return model

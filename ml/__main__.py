@@ -1,11 +1,13 @@
 """`python -m ml STEP`: one step of a model's life, in the environment `ml`. The last line it prints is JSON.
 
-    prepare --scenario NAME|FILE --run FOLDER      features and labels, checked for leaks; the units by size [--trials N]
+    prepare --scenario NAME|FILE --run FOLDER      features and labels, checked for leaks; the units by size
+                                                   [--trials N] [--until DAY|newest]
     train --run FOLDER --unit NAME                 tune, fit, export, measure on held-out time
     judge --run FOLDER --unit NAME                 the gate's verdict, beside the baseline and the champion
     register --run FOLDER --unit NAME              into MLflow, with card and verdict
     make --scenario NAME|FILE --run FOLDER         all four, for every unit, here
     score --scenario NAME|FILE --run FOLDER        what the champions have not scored yet [--since DAY]
+    watch --scenario NAME|FILE                     the champion's predictions beside what came true [--until DAY] [--rows FILE]
 
 A folder that is only a name is one in ML_RUNS_DIR.
 """
@@ -15,7 +17,7 @@ import os
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headrace.settings import use_env_file
 from ml.errors import Mendable
@@ -30,6 +32,7 @@ _NEEDS = {
     "register": ("unit",),
     "make": ("scenario",),
     "score": ("scenario",),
+    "watch": ("scenario",),
 }
 
 
@@ -38,8 +41,13 @@ def main() -> None:
     given = _arguments()
     use_env_file()
     settings = Settings.load()
-    run = Run(given.run if given.run.parent != Path() else settings.runs_dir / given.run)
     try:
+        if given.step == "watch":
+            from ml.watching import watch
+
+            _say(watch(Scenario.read(named(given.scenario)), os.environ, settings.mlflow_url, until=given.until, rows=given.rows))
+            return
+        run = Run(given.run if given.run.parent != Path() else settings.runs_dir / given.run)
         if given.step == "make":
             _say(_prepare(given, run, settings))
             for unit in run.units():
@@ -66,7 +74,7 @@ def _prepare(given: argparse.Namespace, run: Run, settings: Settings) -> dict[st
     from ml.prepare import prepare
 
     scenario = Scenario.read(named(given.scenario))
-    return prepare(scenario.trying(given.trials) if given.trials else scenario, run, os.environ, settings.cores)
+    return prepare(scenario.trying(given.trials) if given.trials else scenario, run, os.environ, settings.cores, given.until)
 
 
 def _of_unit(step: str, run: Run, unit: str, settings: Settings) -> dict[str, Any]:
@@ -99,16 +107,25 @@ def _say(figures: dict[str, Any]) -> None:
     print(shown(figures), flush=True)
 
 
+def _day_or_newest(text: str) -> date | Literal["newest"]:
+    return "newest" if text == "newest" else date.fromisoformat(text)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ml", description="One step of a model's life.")
     steps = parser.add_subparsers(dest="step", required=True)
     for name, needs in _NEEDS.items():
         step = steps.add_parser(name)
-        step.add_argument("--run", type=Path, required=True, help="the folder of the run")
+        if name != "watch":
+            step.add_argument("--run", type=Path, required=True, help="the folder of the run")
         for need in needs:
             step.add_argument(f"--{need}", required=True)
         if name in ("prepare", "make"):
             step.add_argument("--trials", type=int, help="try so many parameters, and not as many as the scenario says")
+            step.add_argument("--until", type=_day_or_newest, help="move the split in time, so that the held-out time ends there")
+        if name == "watch":
+            step.add_argument("--until", type=date.fromisoformat, help="as if it were this day; the day after the newest prediction")
+            step.add_argument("--rows", type=Path, help="predictions with their truth from this Parquet file, and not from the lake")
         if name == "score":
             step.add_argument("--since", type=date.fromisoformat, help="the first day to score; the end of the held-out time")
     return parser.parse_args()

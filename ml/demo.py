@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,6 @@ from headrace.settings import read_env_file
 from ml.scenario import named
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME = ".runtime/demo-ml"
-ENV_FILE, STATE_DIR = f"{HOME}/.env", f"{HOME}/state"
-PORT_SHIFT = "4000"
 _SINCE = "1998-06-01"
 out = Console(highlight=False)
 
@@ -34,15 +31,15 @@ class Unexpected(Exception):
 class Demo:
     """The steps, and what they told."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
-        self._folder, self._env = folder, env
+    def __init__(self, folder: Path, env: Mapping[str, str], of: str) -> None:
+        self.folder, self.env, self._of = folder, env, of
         self._python = str(ROOT / ".runtime/venvs/ml/bin/python")
         self.table = Table("step", "what came", "seconds", title="The life of a model", title_justify="left")
 
     def scenario(self, name: str, **changes: Any) -> str:
-        """The file of churn with changes."""
-        path = self._folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({**yaml.safe_load(named("churn").read_text()), **changes}))
+        """The file of the scenario with changes."""
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(named(self._of).read_text()), **changes}))
         return str(path)
 
     def step(self, *arguments: str) -> dict[str, Any]:
@@ -73,11 +70,12 @@ class Demo:
         out.print(f"[bold]{step}[/bold]: {what}")
 
     def _run(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)
 
 
-def live(demo: Demo, folder: Path) -> None:
+def live(demo: Demo) -> None:
     """All of it. Raises Unexpected."""
+    folder = demo.folder
     churn, run = demo.scenario("churn"), str(folder / "first")
     began = time.monotonic()
     done = demo.step("prepare", "--scenario", churn, "--run", run)
@@ -137,44 +135,43 @@ def live(demo: Demo, folder: Path) -> None:
     demo.tell("the way back", demo.headrace("rollback", "churn", "--why", "make demo-ml is over"), began)
 
 
-def main() -> int:
-    """Servers up, the life, servers down."""
+def show(name: str, of: str, shift: str, live: Callable[[Demo], None]) -> int:
+    """Servers up (of the demonstration `name`, their ports `shift` higher), `live` with scenario `of`, servers down. The exit status."""
     from runtime import java
     from runtime.platform import place_at
     from runtime.servers.spark import jars
 
-    began = time.monotonic()
-    env = {**os.environ, "HEADRACE_ENV_FILE": ENV_FILE}
+    began, file = time.monotonic(), f".runtime/{name}/.env"
+    env = {**os.environ, "HEADRACE_ENV_FILE": file}
 
     def runtime(*command: str) -> int:
         return subprocess.run([sys.executable, "-m", "runtime", *command], cwd=ROOT, env=env, check=False).returncode
 
-    if (ROOT / ENV_FILE).is_file():
+    if (ROOT / file).is_file():
         runtime("down")
         runtime("clean", "--yes")
-        (ROOT / ENV_FILE).unlink()
+        (ROOT / file).unlink()
     settings = ("PROFILE=lab", "COMPOSE_PROFILES=core")
-    if status := runtime("second", "--state-dir", STATE_DIR, "--shift", PORT_SHIFT, *settings) or runtime("up"):
+    if status := runtime("second", "--state-dir", f".runtime/{name}/state", "--shift", shift, *settings) or runtime("up"):
         return status
     try:
-        place = place_at(ROOT / ENV_FILE)
-        folder = place.data("demo").resolve()
-        engines = {"SPARK_JARS": str(jars(place)), "JAVA17_HOME": str(java.home()), "HEADRACE_ENV_FILE": str(ROOT / ENV_FILE)}
-        demo = Demo(folder, {**os.environ, **read_env_file(ROOT / ENV_FILE), **engines})
-        live(demo, folder)
+        place = place_at(ROOT / file)
+        engines = {"SPARK_JARS": str(jars(place)), "JAVA17_HOME": str(java.home()), "HEADRACE_ENV_FILE": str(ROOT / file)}
+        demo = Demo(place.data("demo").resolve(), {**os.environ, **read_env_file(ROOT / file), **engines}, of)
+        live(demo)
         out.print(demo.table)
         out.print(f"All as it has to be, in {time.monotonic() - began:.0f} s.", style="green")
     except Unexpected as problem:
-        print(f"headrace: demo-ml: {problem}", file=sys.stderr)
+        print(f"headrace: {name}: {problem}", file=sys.stderr)
         return 1
     else:
         return 0
     finally:
         if os.environ.get("KEEP") == "1":
-            out.print(f"Its servers are still running: HEADRACE_ENV_FILE={ENV_FILE} make down")
+            out.print(f"Its servers are still running: HEADRACE_ENV_FILE={file} make down")
         else:
             runtime("down")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(show("demo-ml", "churn", "4000", live))

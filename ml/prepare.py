@@ -2,7 +2,10 @@
 
 import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from ml import leaks
 from ml.contract import AS_OF, LABEL, FeatureSet
@@ -15,8 +18,14 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def prepare(scenario: Scenario, run: Run, env: Mapping[str, str], cores: int) -> dict[str, Any]:
-    """Compute and keep all rows whose label is known, and say which units there are. Raises Leak, BadData, BadScenario."""
+def prepare(
+    scenario: Scenario, run: Run, env: Mapping[str, str], cores: int, until: date | Literal["newest"] | None = None
+) -> dict[str, Any]:
+    """Compute and keep all rows whose label is known, and say which units there are. Raises Leak, BadData, BadScenario.
+
+    `until` moves the scenario's split, so that its held-out time ends with that day (not included), or with the newest row whose label is
+    known.
+    """
     of: FeatureSet = load(scenario.features, "features")
     source = load(scenario.data, "data")
     if unknown := sorted({*scenario.baseline.columns, *scenario.bounds.stable} - {*of.columns, SCORE}):
@@ -24,7 +33,7 @@ def prepare(scenario: Scenario, run: Run, env: Mapping[str, str], cores: int) ->
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "scenario.yaml").write_text(scenario.dump())
     with step(run.folder, "prepare", [run.folder / "scenario.yaml"]) as figures:
-        with session(env, cores, lake=bool(env.get("LAKE_CATALOG_URL") and env.get("SPARK_JARS"))) as spark:
+        with session(env, cores, lake=bool(env.get("LAKE_CATALOG_URL") and env.get("SPARK_JARS")), brief=True) as spark:
             data = source(spark, {**env, **scenario.settings})
             rows = _rows(of, data.tables)
             fresh = run.folder / "prepared.new"
@@ -37,6 +46,10 @@ def prepare(scenario: Scenario, run: Run, env: Mapping[str, str], cores: int) ->
             if checked.leaks:
                 shutil.rmtree(fresh)
                 raise Leak(f"{scenario.name}: {'; '.join(str(leak) for leak in checked.leaks)}")
+            if until:
+                scenario = scenario.ending(_end(kept) if until == "newest" else until)
+                (run.folder / "scenario.yaml").write_text(scenario.dump())
+            figures["split"] = msgspec.to_builtins(scenario.split)
             found = units(scenario, _counts(kept, scenario))
         shutil.rmtree(run.prepared, ignore_errors=True)
         fresh.rename(run.prepared)
@@ -54,6 +67,17 @@ def _rows(of: FeatureSet, tables: Any) -> "DataFrame":
     return of.label(tables, described.select(*others, *numbers)).where(F.col(LABEL).isNotNull())
 
 
+def _end(rows: "DataFrame") -> date:
+    """The day after the last row. Raises BadData where there is none."""
+    from pyspark.sql import functions as F
+
+    [[last]] = rows.agg(F.max(AS_OF)).collect()
+    if last is None:
+        raise BadData("no label is known yet: there is nothing to learn from")
+    day: date = last.date() + timedelta(days=1)
+    return day
+
+
 def _counts(rows: "DataFrame", scenario: Scenario) -> dict[Any, tuple[int, int]]:
     """For each combination of the set's columns: rows to learn from, rows to be judged on."""
     from pyspark.sql import functions as F
@@ -64,6 +88,8 @@ def _counts(rows: "DataFrame", scenario: Scenario) -> dict[Any, tuple[int, int]]
         raise BadData(f"{scenario.name}: rows have no column {', '.join(missing)} for `set.per`; they have {', '.join(rows.columns)}")
     split = scenario.split
     learnt = F.col(AS_OF) + F.make_dt_interval(secs=F.lit(scenario.horizon.total_seconds())) <= F.lit(moment(split.test_from))
+    if split.learn_from:
+        learnt &= F.col(AS_OF) >= F.lit(moment(split.learn_from))
     judged = (F.col(AS_OF) >= F.lit(moment(split.test_from))) & (F.col(AS_OF) < F.lit(moment(split.test_until)))
     counted = rows.groupBy(*scenario.set.per).agg(F.count_if(learnt).alias("learnt"), F.count_if(judged).alias("judged"))
     return {tuple(str(row[name]) for name in scenario.set.per): (row["learnt"], row["judged"]) for row in counted.collect()}

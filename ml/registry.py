@@ -41,6 +41,11 @@ class Version:
         return self.tags.get("gate") == "passed"
 
     @property
+    def called(self) -> str:
+        """What events call it where the enrichment API serves it: its number, and the head of its SHA-256."""
+        return f"{self.number}-{self.tags.get('onnx_sha256', '')[:8]}"
+
+    @property
     def reasons(self) -> list[str]:
         """Why it was kept out."""
         return [self.tags[name] for name in sorted(self.tags) if name.startswith("reason.")]

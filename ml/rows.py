@@ -71,10 +71,11 @@ def split(of: Scenario, as_of: NDArray[np.datetime64]) -> Masks:
     tune, test, end = (
         np.datetime64(moment(day).replace(tzinfo=None), "us") for day in (of.split.tune_from, of.split.test_from, of.split.test_until)
     )
+    young = as_of >= np.datetime64(of.split.learn_from or "0001-01-01", "us")
     known = as_of + np.timedelta64(int(of.horizon.total_seconds() * 1e6), "us")
     return Masks(
-        learn=known <= tune,
+        learn=young & (known <= tune),
         tune=(as_of >= tune) & (known <= test),
-        fit=known <= test,
+        fit=young & (known <= test),
         judge=(as_of >= test) & (as_of < end),
     )

@@ -28,12 +28,14 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Split(_Part, frozen=True):
     """Rows by their as-of moment (days in UTC). A row is learnt from only if its label was known before what comes next begins.
 
-    `tune_from` to `test_from` chooses the parameters; `test_from` to `test_until` (not included) judges, and is seen by no choice.
+    `tune_from` to `test_from` chooses the parameters; `test_from` to `test_until` (not included) judges, and is seen by no choice. What is
+    older than `learn_from` is not learnt from: after a change of the world it would teach what is no longer so.
     """
 
     tune_from: date
     test_from: date
     test_until: date
+    learn_from: date | None = None
 
 
 class Baseline(_Part, frozen=True):
@@ -80,6 +82,17 @@ class Bounds(_Part, frozen=True):
     stable: list[str] = []  # features, or `score`, that should look in the held-out time as in the time learnt from
 
 
+class Watch(_Part, frozen=True):
+    """What the champion's predictions have to keep once it is known what came true (`ml/watching.py`), beside its held-out time."""
+
+    days: Annotated[int, Meta(ge=1, le=366)] = 28  # the predictions of so many days are looked at
+    least_rows: Annotated[int, Meta(ge=50)] = 300  # fewer say nothing
+    most_auc_loss: Share = 0.05  # AUC may be so much lower
+    most_log_loss_gain: Annotated[float, Meta(ge=0)] = 0.1  # log loss may be higher by this share of it
+    most_drift: Annotated[float, Meta(gt=0)] = 0.25  # PSI of each of `stable`
+    stable: list[str] = []  # what should look as on held-out time: numbers of the scored event, or `score`
+
+
 class Scenario(_Part, frozen=True):
     """A scenario, as its file has it. `data`, `features` and `model` are import paths (`package.module:name`): see `ml/contract.py`."""
 
@@ -98,6 +111,7 @@ class Scenario(_Part, frozen=True):
     tuning: Tuning = Tuning()
     resources: Resources = Resources()
     bounds: Bounds = Bounds()
+    watch: Watch | None = None
 
     @property
     def horizon(self) -> timedelta:
@@ -132,6 +146,12 @@ class Scenario(_Part, frozen=True):
         changed = msgspec.to_builtins(self)
         changed["tuning"]["trials"] = trials
         return self.parse(yaml.safe_dump(changed), f"--trials {trials}")
+
+    def ending(self, day: date) -> Self:
+        """The same with its split moved in time, so that `test_until` is `day`. Raises BadScenario."""
+        moved, by = msgspec.to_builtins(self), day - self.split.test_until
+        moved["split"] = {name: at + by for name, at in msgspec.structs.asdict(self.split).items() if at is not None}
+        return self.parse(yaml.safe_dump(moved), f"--until {day}")
 
     def dump(self) -> str:
         """As YAML."""
@@ -200,11 +220,15 @@ def _contradiction(of: Scenario) -> str | None:
     split = of.split
     if not split.tune_from < split.test_from < split.test_until:
         return f"`$.split`: tune_from {split.tune_from} < test_from {split.test_from} < test_until {split.test_until} does not hold"
+    if split.learn_from and split.learn_from + of.horizon >= split.tune_from:
+        return f"`$.split.learn_from`: no label from {split.learn_from} on is known before tune_from {split.tune_from}"
     if split.tune_from + of.horizon >= split.test_from:
         horizon = f"(horizon {of.horizon_days:g} days)"
         return f"`$.split.tune_from`: no label from {split.tune_from} on is known before test_from {split.test_from} {horizon}"
     if of.set and len(set(of.set.per)) < len(of.set.per):
         return "`$.set.per`: a column is named twice"
+    if of.set and of.watch:
+        return "`$.watch`: a scenario with a `set` cannot be watched: the enrichment API serves one model of a name"
     if not of.set and of.resources.units:
         return "`$.resources.units`: there are units only where there is a `set`"
     return None

@@ -17,8 +17,13 @@ _LAKE = "spark.sql.catalog.lake"
 
 
 @contextmanager
-def session(env: Mapping[str, str], cores: int, lake: bool = False, conf: Mapping[str, str] | None = None) -> Iterator["SparkSession"]:
-    """A Spark on `cores` of this machine, ended with the block. Times are UTC. `lake`: with the catalog `lake` of the settings."""
+def session(
+    env: Mapping[str, str], cores: int, lake: bool = False, conf: Mapping[str, str] | None = None, brief: bool = False
+) -> Iterator["SparkSession"]:
+    """A Spark on `cores` of this machine, ended with the block. Times are UTC. `lake`: with the catalog `lake` of the settings.
+
+    `brief`: for many queries of few rows each, where the JVM's second compiler costs more than it gains.
+    """
     from pyspark.sql import SparkSession
 
     if env.get("JAVA17_HOME"):
@@ -38,7 +43,7 @@ def session(env: Mapping[str, str], cores: int, lake: bool = False, conf: Mappin
         "spark.driver.memory": env.get("ML_SPARK_MEMORY") or "2g",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -Xss4m -Djava.io.tmpdir={scratch}",
+        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -Xss4m -Djava.io.tmpdir={scratch}{' -XX:TieredStopAtLevel=1' * brief}",
         "spark.default.parallelism": str(cores * 2),
         "spark.sql.shuffle.partitions": str(cores * 2),
         "spark.local.dir": str(scratch),

@@ -87,6 +87,7 @@ def _card(run: Run, unit: str, onnx: bytes) -> dict[str, Any]:
         "data_snapshot": prepared["data_snapshot"],
         "code": trained["code"],
         "libraries": trained["libraries"],
+        "seed": scenario.seed,
         "parameters": trained["parameters"],
         "trials": trained["trials"],
         "rows": trained["rows"],

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from enrichment_api.features import FEATURES, HORIZON_DAYS, MODEL
 from enrichment_api.model import CARD_FILE, ONNX_FILE, Card, Metrics
+from headrace.features import FEATURES, HORIZON_DAYS, MODEL
 
 
 def constant(score: float) -> bytes:

@@ -14,6 +14,7 @@ from dags.upkeep.tables import quoted
 BRONZE, BRONZE_LETTERS = "lake.bronze.events", "lake.bronze.dead_letters"
 IDENTITIES, LETTERS = "lake.silver.events", "lake.silver.dead_letters"
 ACTIVITY, SESSIONS = "lake.gold.fact_activity", "lake.gold.fact_session"
+TRUTH = "lake.gold.prediction_truth"
 ALIASES = "lake.silver.alias"
 AUDIT = "lake.gold.erasures"
 # Rows of gold that stand for nothing any more, where the person was all that there was: the next build does not look there.
@@ -24,6 +25,12 @@ EMPTIED: Mapping[str, tuple[str, str]] = {
         "(source, activity_month) NOT IN (SELECT source, date_trunc('month', purchased_on) FROM {of})",
     ),
     "lake.gold.mart_funnel": (SESSIONS, "(source, funnel_date) NOT IN (SELECT source, started_on FROM {of} WHERE views > 0)"),
+    "lake.gold.mart_variants": (TRUTH, "(model, model_version, variant) NOT IN (SELECT model, model_version, variant FROM {of})"),
+    "lake.gold.mart_model_weeks": (
+        TRUTH,
+        "(model, model_version, variant, week) NOT IN"
+        " (SELECT model, model_version, variant, CAST(date_trunc('week', predicted_at) AS date) FROM {of})",
+    ),
 }
 # What is executed on a table of which rows were deleted. Files that have deletions are written anew, and no others; manifests leave out
 # what they said of removed files (least and greatest values among it); history goes with its files, and so do files that nobody names.

@@ -1,12 +1,14 @@
 """Mistakes, planted: features that know the future, a model that learns nothing, data that drift. `make demo-ml` and the tests show that
 each is caught."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml.contract import KNOWN_AT, Data, Tables
 from ml.examples.churn import _Churn, purchases
 from ml.examples.flights import _Flights
+from ml.examples.repurchase import Within
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -69,4 +71,37 @@ def in_cents(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
     return Data({"purchases": data.tables["purchases"].withColumn("amount", F.col("amount") * 100)}, data.snapshot)
 
 
+class Bought(NamedTuple):
+    """A purchase: a line of CDNOW's file."""
+
+    customer: str
+    day: date
+    quantity: int
+    amount: float
+
+
+_REGULAR, _AWAY, _OTHER_MONEY = 7, timedelta(days=30), 2.5
+
+
+def turned(purchases: Sequence[Bought], since: date) -> list[Bought]:
+    """The purchases (by day) of a shop whose customers change on a day: regulars stay away, and amounts are in other money.
+
+    From `since` on, who has bought on seven days before comes again after 30 days at the earliest: what they bought sooner is not there.
+    What was before `since` is as it was.
+    """
+    days: dict[str, list[date]] = {}
+    kept = []
+    for each in purchases:
+        before = days.setdefault(each.customer, [])
+        earlier = before[:-1] if before and before[-1] == each.day else before
+        changed = each.day >= since
+        if changed and len(earlier) >= _REGULAR and max(since, each.day - _AWAY + timedelta(days=1)) <= earlier[-1]:
+            continue
+        if earlier is before:
+            before.append(each.day)
+        kept.append(each._replace(amount=round(each.amount * _OTHER_MONEY, 2)) if changed else each)
+    return kept
+
+
+Soon = Within(21)  # three weeks: what a model says comes true, or does not, soon enough to be shown
 Lifetime, OnTheDay, BySchedule, Worse = _Lifetime(), _OnTheDay(), _BySchedule(), _Worse()

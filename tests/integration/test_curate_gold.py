@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.usefixtures("servers"), pytest.mark.timeout(1800)]  # 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TABLES = (
     *("customer_features", "customer_features_by_day", "dim_customer", "dim_product", "fact_activity", "fact_page_view"),
-    *("fact_purchase", "fact_session", "mart_daily_sales", "mart_funnel", "mart_retention"),
+    *("fact_prediction", "fact_purchase", "fact_session", "mart_daily_sales", "mart_funnel", "mart_model_weeks", "mart_retention"),
+    *("mart_variants", "prediction_truth"),
 )  # and dim_date
 
 

@@ -2,10 +2,11 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def test_airflow_reads_the_dags(tmp_path: Path) -> None:
                 },
                 "schedule": None,
                 "begins": "None",
-                "params": ["run", "scenario", "trials"],
+                "params": ["run", "scenario", "trials", "until"],
                 **alike,
             },
             "score": {
@@ -105,6 +106,13 @@ def test_airflow_reads_the_dags(tmp_path: Path) -> None:
                 "schedule": None,
                 "begins": "None",
                 "params": ["scenario", "since"],
+                **alike,
+            },
+            "watch": {
+                "tasks": {"watch": ["broken", "tell"], "broken": ["renew"], "renew": ["tell"], "tell": []},
+                "schedule": None,
+                "begins": "None",
+                "params": ["scenario", "until"],
                 **alike,
             },
             "quality_report": {
@@ -200,6 +208,41 @@ def test_each_unit_of_a_scenario_has_a_chain_of_its_own(failing: tuple[Path, Pat
     assert [line.split()[2] for line in of_unit["EWR-UA"]] == ["train", "judge", "register"]  # whatever becomes of the other
     assert {line.split()[2] for line in of_unit["LGA-DL"]} == {"train", "judge"}
     assert len(asked) == 1 + sum(len(lines) for lines in of_unit.values())
+
+
+WATCHER = """#!/bin/sh
+echo "$*" >> "$RECORD"
+echo "ml watch: a line for people" >&2
+echo "{\\"model\\": \\"repurchase\\", \\"version\\": 2, \\"broken\\": [$BROKEN]}"
+"""
+
+
+@pytest.mark.parametrize("broken", ["", '"AUC 0.4500 is not > 0.6900"'])
+def test_a_broken_bound_trains_anew_and_is_told(failing: tuple[Path, Path], tmp_path: Path, broken: str) -> None:
+    home, _ = failing
+
+    def trainings() -> int:
+        with closing(sqlite3.connect(home / "airflow.db")) as database:
+            [(count,)] = database.execute("SELECT count(*) FROM dag_run WHERE dag_id = 'train'").fetchall()
+        return int(count)
+
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text(WATCHER)
+    (tmp_path / "bin/python").chmod(0o755)
+    with receiver() as (url, came):
+        settings = {"MODELS_VENV": str(tmp_path), "RECORD": str(tmp_path / "record"), "ALERT_WEBHOOK_URL": url, "BROKEN": broken}
+        # `train` has to be known to Airflow's database, as it is where its processor of DAGs runs
+        reserialized = airflow(home, ROOT / "dags", "-m", "airflow", "dags", "reserialize", **settings)
+        assert reserialized.returncode == 0, reserialized.stderr[-3000:]
+        before = trainings()
+        done = airflow(home, ROOT / "dags", "-m", "airflow", "dags", "test", "watch", **settings)
+    assert (tmp_path / "record").read_text() == "-m ml watch --scenario repurchase\n"
+    if broken:
+        assert [(told["dag"], told["task"]) for told in came] == [("watch", "tell")]
+        assert "repurchase 2: AUC 0.4500 is not > 0.6900" in came[0]["text"]
+    else:
+        assert came == []
+    assert trainings() - before == (1 if broken else 0), done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_the_report_is_a_file_and_in_the_log(tmp_path: Path) -> None:

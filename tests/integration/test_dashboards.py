@@ -57,6 +57,7 @@ def filled() -> None:
         run_dag(os.environ, "curate", 600)
     assert _count(f"lake.silver.quarantine WHERE source = '{mark}' AND reason = 'id_conflict'") == 1
     _until(lambda: _count("lake.gold.mart_daily_sales WHERE source = 'cdnow'") > 0)
+    _until(lambda: _count("lake.gold.mart_model_weeks WHERE model = 'repurchase'") > 0)
     _until(lambda: _count("lake.gold.runs WHERE job = 'silver' AND rows_written > 0") > 0)
 
 
@@ -84,7 +85,7 @@ def page() -> Iterator[Page]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("filled")
-@pytest.mark.parametrize("name", ["sales", "live_events", "quality", "pipeline"])
+@pytest.mark.parametrize("name", ["sales", "live_events", "quality", "pipeline", "models"])
 def test_every_chart_fills(name: str, page: Page) -> None:
     dashboard = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     cells = [item for item in dashboard["position"].values() if isinstance(item, dict) and item["type"] == "CHART"]
@@ -128,7 +129,7 @@ def viewer() -> Iterator[httpx.Client]:
 
 def test_a_viewer_sees_every_dashboard(viewer: httpx.Client) -> None:
     found = viewer.get("/api/v1/dashboard/").raise_for_status().json()["result"]
-    assert sorted(dashboard["slug"] for dashboard in found) == ["live-events", "pipeline", "quality", "sales"]
+    assert sorted(dashboard["slug"] for dashboard in found) == ["live-events", "models", "pipeline", "quality", "sales"]
 
 
 def test_a_viewer_cannot_query_or_change_anything(viewer: httpx.Client) -> None:

@@ -144,7 +144,7 @@ def test_airflow_refuses_a_wrong_password() -> None:
 
 def test_airflow_has_the_dags_and_nothing_that_it_cannot_import(airflow: httpx.Client) -> None:
     dags = airflow.get("/api/v2/dags").raise_for_status().json()["dags"]
-    ours = ("backfill", "curate", "maintain", "quality_report", "score", "train")
+    ours = ("backfill", "curate", "maintain", "quality_report", "score", "train", "watch")
     assert {dag["dag_id"]: dag["is_paused"] for dag in dags} == dict.fromkeys(ours, False)
     assert airflow.get("/api/v2/importErrors").raise_for_status().json()["import_errors"] == []
 
@@ -174,7 +174,7 @@ def test_dashboards_are_imported_once_and_again_only_where_missing(superset: htt
         return str(superset.get(f"/api/v1/dashboard/{slug}").raise_for_status().json()["result"]["changed_on"])
 
     dashboards.import_dashboards(place)
-    before = {slug: changed(slug) for slug in ("sales", "live-events", "quality", "pipeline")}
+    before = {slug: changed(slug) for slug in ("sales", "live-events", "quality", "pipeline", "models")}
     dashboards.import_dashboards(place)
     assert {slug: changed(slug) for slug in before} == before
 
@@ -184,7 +184,7 @@ def test_dashboards_are_imported_once_and_again_only_where_missing(superset: htt
     superset.delete(f"/api/v1/dashboard/{number}").raise_for_status()
     dashboards.import_dashboards(place)
     found = superset.get("/api/v1/dashboard/").raise_for_status().json()["result"]
-    assert sorted(dashboard["slug"] for dashboard in found) == ["live-events", "pipeline", "quality", "sales"]
+    assert sorted(dashboard["slug"] for dashboard in found) == ["live-events", "models", "pipeline", "quality", "sales"]
     charts = superset.get("/api/v1/dashboard/live-events/charts").raise_for_status().json()["result"]
     assert len(charts) == 11
 

@@ -16,10 +16,10 @@ from redis import Redis
 from cli.privacy import online as erasing
 from cli.privacy.person import Person
 from enrichment_api.customers import Customers
-from enrichment_api.features import ABSENT, STATE, features
 from enrichment_api.history import History, read
 from enrichment_api.online import OnlineCopy, OnlineCustomers, store
 from headrace.dead_letter import Unavailable
+from headrace.features import ABSENT, STATE, features
 from headrace.online import Busy, Key, OnlineStore
 from tests import models
 from tests.collector_real_kafka import ROOT, free_port

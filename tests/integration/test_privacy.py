@@ -38,7 +38,7 @@ from tests.integration import lakes
 ROOT = Path(__file__).parents[2]
 # Tables with a row for each event, of which the same came again under other ids.
 DOUBLED = {f"silver.{name}" for name in ("identify", "page_view", "purchase", "quarantine", "dead_letters")}
-DOUBLED |= {f"gold.{name}" for name in ("fact_purchase", "fact_page_view", "fact_activity")}
+DOUBLED |= {f"gold.{name}" for name in ("fact_purchase", "fact_page_view", "fact_activity", "fact_prediction", "prediction_truth")}
 HEADRACE = ROOT / "bin" / "headrace"
 
 pytestmark = [pytest.mark.usefixtures("platform"), pytest.mark.timeout(1500)]  # two runs of the DAG
@@ -241,7 +241,7 @@ def test_a_person_is_marked_and_then_erased_to_the_last_byte() -> None:
     assert {table for table, found in before.items() if found} >= {
         *("silver.identify", "silver.page_view", "silver.purchase", "silver.quarantine", "silver.dead_letters"),
         *("gold.fact_purchase", "gold.fact_page_view", "gold.fact_activity", "gold.fact_session", "gold.dim_customer"),
-        *("gold.customer_features", "gold.customer_features_by_day"),
+        *("gold.customer_features", "gold.customer_features_by_day", "gold.fact_prediction", "gold.prediction_truth"),
     }
     assert sql(f"SELECT count(*) FROM lake.gold.mart_daily_sales WHERE source = '{source}'") == [[2]]
     assert any("gold" in each for each in holding(gone))

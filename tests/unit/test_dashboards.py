@@ -36,6 +36,7 @@ def test_the_dashboards_are_there() -> None:
         "live-events": "Live events",
         "quality": "Data quality and dead letters",
         "pipeline": "Pipeline",
+        "models": "Models",
     }
 
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from enrichment_api.app import Limits, make_app
 from enrichment_api.customers import Customers
-from enrichment_api.features import STATE, features
 from enrichment_api.model import Model
 from enrichment_api.scoring import microseconds
 from enrichment_api.serving import Serving
 from enrichment_api.train import train
+from headrace.features import STATE, features
 from headrace.registry import Registry
 from tests.unit.test_train import write_purchases
 

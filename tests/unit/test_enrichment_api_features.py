@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from enrichment_api import history
 from enrichment_api.customers import Customers
-from enrichment_api.features import ABSENT, FEATURES, STATE, Basis, features
-from enrichment_api.refresh import states_of
 from enrichment_api.train import outcome, split
+from headrace.features import ABSENT, FEATURES, STATE, Basis, features, states_of
 
 NOW = np.datetime64("2026-03-01T12:00:00", "us")
 keys = st.sets(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=20)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from enrichment_api.admission import Admission, Busy
 from enrichment_api.cache import Cached
-from enrichment_api.features import FEATURES
 from enrichment_api.model import Model
+from headrace.features import FEATURES
 from tests import models
 
 

@@ -16,7 +16,10 @@ TABLES = {
     "lake.bronze.events": EVENT,
     "lake.gold.dim_date": frozenset({"date_day"}),
     "lake.gold.fact_activity": frozenset({"source", "customer_id", "visitor_key"}),
+    "lake.gold.fact_prediction": frozenset({"source", "event_id", "customer_id", "customer_key"}),
     "lake.gold.fact_session": frozenset({"source", "customer_id", "visitor_key"}),
+    "lake.gold.mart_variants": frozenset({"model", "model_version", "variant"}),
+    "lake.gold.prediction_truth": frozenset({"source", "event_id", "customer_id", "customer_key"}),
     "lake.gold.erasures": frozenset({"subject_hash", "source"}),
     "lake.silver.dead_letters": frozenset({"dead_letter_id", "source", "subject", "payload"}),
     "lake.silver.events": EVENT - {"subject", "data"},
@@ -34,6 +37,8 @@ def test_rows_go_from_what_they_are_found_by_last() -> None:
         "lake.silver.quarantine",
         "lake.gold.fact_session",
         "lake.gold.fact_activity",
+        "lake.gold.fact_prediction",
+        "lake.gold.prediction_truth",
         "lake.silver.events",
         "lake.bronze.dead_letters",
         "lake.bronze.events",
@@ -107,7 +112,7 @@ def test_the_record_does_not_name_the_person() -> None:
 
 
 def test_sums_of_nothing_are_of_tables_that_there_are() -> None:
-    assert {of for of, _ in EMPTIED.values()} == {"lake.gold.fact_purchase", "lake.gold.fact_session"}
+    assert {of for of, _ in EMPTIED.values()} == {"lake.gold.fact_purchase", "lake.gold.fact_session", "lake.gold.prediction_truth"}
     assert all("{of}" in condition for _, condition in EMPTIED.values())
 
 

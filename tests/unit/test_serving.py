@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import yaml
 
-from enrichment_api.features import FEATURES
 from enrichment_api.guard import Broken
 from enrichment_api.model import Model, ModelError
 from enrichment_api.release import ReleaseError, parse
 from enrichment_api.serving import Serving
 from enrichment_api.shadow import Shadow
 from enrichment_api.watch import Watch
+from headrace.features import FEATURES
 from tests import models
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

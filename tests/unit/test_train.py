@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enrichment_api.features import FEATURES, features
 from enrichment_api.history import BadData, read
 from enrichment_api.model import Model, ModelError, read_card
 from enrichment_api.train import split, train
+from headrace.features import FEATURES, features
 
 
 def write_purchases(path: Path, customers: int = 400) -> Path:

@@ -1,4 +1,4 @@
-"""What the model sees of a purchase: one pure function, used in training and in serving.
+"""What the model `repurchase` sees of a purchase: one pure function, for training and for serving (decision 0051).
 
 A purchase is described by its own fields and by its customer's state before it: a row of `lake.gold.customer_features`. A state counts
 only if its last purchase is older than the purchase to be scored. One that is not knows the future (or the purchase itself), and the
@@ -6,10 +6,13 @@ customer is scored as a new one.
 """
 
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MODEL = "repurchase"
 HORIZON_DAYS: Final = 90  # the model says how likely the customer buys again within this many days
@@ -77,3 +80,15 @@ def features(
         np.where(known, state["monetary_total_usd"], 0) / at_least_one,
     )
     return np.column_stack(columns).astype(np.float32), basis
+
+
+def states_of(batch: "pa.RecordBatch") -> NDArray[Any]:
+    """The states in rows that have the columns of STATE, as those of customer_features do."""
+    import pyarrow as pa
+
+    states = np.empty(batch.num_rows, STATE)
+    for name in STATE.names or ():
+        is_time = STATE[name].kind == "M"
+        column = batch.column(name).cast(pa.timestamp("us", "UTC") if is_time else pa.float64())
+        states[name] = column.cast(pa.timestamp("us")) if is_time else column.fill_null(0)
+    return states

@@ -75,6 +75,7 @@ class Model:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # a batch takes milliseconds: threads would cost more than they give
         options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # not what the converter leaves over and nobody needs
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
     @classmethod

@@ -4,20 +4,24 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from enrichment_api import scoring
+from enrichment_api import scores, scoring
 from enrichment_api.admission import Admission, Busy
 from enrichment_api.customers import States
 from enrichment_api.serving import Serving, in_words
+from headrace.dead_letter import Unavailable
 from headrace.features import MODEL, Basis
+from headrace.online import OnlineStore
 
 _seconds = Histogram(
     "enrichment_api_request_seconds",
@@ -70,10 +74,12 @@ def make_app(
     limits: Limits,
     lifespan: Lifespan | None = None,
     refused: Callable[[], str | None] = lambda: None,
+    *,
+    stores: Mapping[str, OnlineStore] = MappingProxyType({}),
 ) -> FastAPI:
     """The app. `serving` gives what serves now and `customers` the present snapshot; each is asked once a request.
 
-    `refused` says why the release file is not what serves (None: it is).
+    `refused` says why the release file is not what serves (None: it is). `stores` have the scores that were made in batches, by table.
     """
     app = _Api(title="Headrace enrichment API", version="1", lifespan=lifespan, description="Scores events in batches.")
 
@@ -109,6 +115,11 @@ def make_app(
         code = "not_found" if error.status_code == 404 else "http"
         return _json({"code": code, "message": f"{error.detail}: see /docs"}, error.status_code)
 
+    @app.exception_handler(RequestValidationError)
+    async def not_so(_: Request, error: RequestValidationError) -> Response:
+        said = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+        return _json({"code": "invalid", "message": f"{said}: see /docs"}, 422)
+
     @app.get("/healthz", summary="The process is alive")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -124,6 +135,22 @@ def make_app(
         now = serving()
         release = {"model": now.card.model, "strategy": in_words(now.release), "release": now.digest, "variants": now.standings()}
         return _json({"models": now.cards, "serving": [release], "refused": refused()})
+
+    @app.get("/v1/scores/{table}", responses=_SCORE_RESPONSES, summary="A customer's newest score that was made in a batch")
+    def score_of(table: str, source: str, customer_id: str) -> Response:
+        """The tables are those of ENRICHMENT_API_SCORES."""
+        if table not in stores:
+            known = ", ".join(stores) or "none"
+            return _json({"code": "not_found", "message": f"no scores of {table} are here; there are {known} (ENRICHMENT_API_SCORES)"}, 404)
+        try:
+            found = scores.read(stores[table], source, customer_id)
+        except Unavailable as error:
+            response = _json({"code": "unavailable", "message": f"{error}: ask again later"}, 503)
+            response.headers["retry-after"] = "1"
+            return response
+        if found is None:
+            return _json({"code": "no_score", "message": f"{table} has no score of that customer as of its newest moment"}, 404)
+        return _json(found)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
@@ -204,7 +231,7 @@ def _json(value: object, status: int = 200) -> Response:
 
 # The hot path decodes with msgspec, whose types FastAPI does not read: what /docs shows is made from the same types here.
 _schemas, _components = msgspec.json.schema_components(
-    [scoring.Batch, dict[str, scoring.Enrichment]], ref_template="#/components/schemas/{name}"
+    [scoring.Batch, dict[str, scoring.Enrichment], scores.Score], ref_template="#/components/schemas/{name}"
 )
 
 
@@ -239,6 +266,12 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 _ERROR = _object(code={"type": "string"}, message={"type": "string"})
 _ENRICHMENTS = {"type": "array", "items": _inlined(_schemas[1])}
+_SCORE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The score, of which version, as of when", "content": {"application/json": {"schema": _inlined(_schemas[2])}}},
+    404: {"description": "There is none, or no such table", "content": _ERROR},
+    422: {"description": "It is not said of which customer", "content": _ERROR},
+    503: {"description": "The online store does not answer: again after the seconds that Retry-After says", "content": _ERROR},
+}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "Enrichments, one object for each event, in order", "content": _object(enrichments=_ENRICHMENTS)},
     408: {"description": "The body did not come in time", "content": _ERROR},

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from headrace.features import ABSENT, STATE
 
 Key = tuple[str, str]  # source and customer_id
-Columns = tuple[Iterable[Key], NDArray[Any]]  # the keys and the states (an array of STATE) of some customers
+Columns = tuple[Iterable[Key], NDArray[Any]]  # the keys of some customers, and an array of what there is of each (a STATE)
 
 
 class States(Protocol):

@@ -89,7 +89,7 @@ class OnlineCopy:
         written = self._writer.written()
         if written is None or written.version != version:
             try:
-                written = self._writer.write(_rows_of(parts()), version)
+                written = self._writer.write(rows_of(parts()), version)
             except Busy:
                 return False
             _log.info("the online store was written", customers=written.rows, version=version)
@@ -99,9 +99,9 @@ class OnlineCopy:
         return True
 
 
-def _rows_of(parts: Iterable[Columns]) -> Iterator[tuple[Key, bytes]]:
-    size = STATE.itemsize
-    for keys, states in parts:
-        packed = states.tobytes()
+def rows_of(parts: Iterable[Columns]) -> Iterator[tuple[Key, bytes]]:
+    """Each row as the store keeps it."""
+    for keys, rows in parts:
+        packed, size = rows.tobytes(), rows.dtype.itemsize
         for place, key in enumerate(keys):
             yield key, packed[place * size : (place + 1) * size]

@@ -1,7 +1,5 @@
 """Keeps the customers' states as fresh as the lake has them. Reads Iceberg in a background thread; a request never waits for it."""
 
-import contextvars
-import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -9,6 +7,7 @@ import structlog
 from prometheus_client import Gauge
 
 from enrichment_api.customers import Columns, Customers, States
+from enrichment_api.looking import Looking, in_a_line
 from enrichment_api.online import OnlineCopy
 from headrace.dead_letter import Unavailable
 from headrace.features import STATE, states_of
@@ -27,7 +26,7 @@ _loaded = Gauge("enrichment_api_customers", "Customers whose state is in memory"
 _loaded_at = Gauge("enrichment_api_customer_features_loaded_timestamp_seconds", "When the states in memory were read")
 
 
-class Refresher:
+class Refresher(Looking):
     """`customers` is the latest snapshot that could be read, without any customer until then; with a `copy`, it reads the online store.
 
     Where the table is absent or the lake cannot be reached, the snapshot stays as it is, and the log says so once for each change.
@@ -36,31 +35,14 @@ class Refresher:
     def __init__(
         self, open_catalog: "Callable[[], Catalog]", seconds: float, table: tuple[str, str] = TABLE, copy: OnlineCopy | None = None
     ) -> None:
+        super().__init__("customer-features", seconds)
         self.customers: States = copy.customers if copy else Customers.none()
         self._copy = copy
         self._open_catalog = open_catalog
         self._catalog: Catalog | None = None
-        self._seconds = seconds
         self._table = table
         self._version: object = None  # which snapshot of which table is in memory
         self._trouble: str | None = ""  # what kept us from reading at the last look; "" before the first look
-        self._stop = threading.Event()
-        context = contextvars.copy_context()  # what the log says of this process, which a thread would not know
-        self._thread = threading.Thread(target=context.run, args=(self._run,), name="customer-features", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look, at once and then every `seconds`."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more. Returns without waiting for a look that goes on (the thread dies with the process)."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        while True:
-            self.look()
-            if self._stop.wait(self._seconds):
-                return
 
     def look(self) -> None:
         """Read the table where it changed since the last time. Raises nothing: scoring goes on with what there is."""
@@ -74,7 +56,7 @@ class Refresher:
         except Unavailable as error:
             self._catalog, trouble = None, str(error)
         except Exception as error:  # of whatever kind: the lake's trouble must not become that of a request
-            self._catalog, trouble = None, f"the lake cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            self._catalog, trouble = None, f"the lake cannot be read: {in_a_line(error)}"
         _available.set(trouble is None)
         _loaded.set(len(self.customers))
         if trouble != self._trouble and trouble is not None:

@@ -1,9 +1,9 @@
 """Settings of the enrichment API and of its training."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 import headrace.settings
@@ -25,6 +25,7 @@ class TrainSettings(headrace.settings.Settings):
     refresh_seconds: float = Field(15, gt=0)
     max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
     features: Literal["memory", "redis"] = "memory"
+    scores: Annotated[str, StringConstraints(pattern=r"^(scores_\w+(,scores_\w+)*)?$")] = ""
     max_in_flight: int = Field(256, ge=1)
     max_in_flight_bytes: int = Field(128 * 1024 * 1024, gt=0)
     body_seconds: float = Field(10, gt=0)
@@ -40,6 +41,11 @@ class TrainSettings(headrace.settings.Settings):
         if value < info.data.get("max_body_bytes", 0):
             raise ValueError("is less than ENRICHMENT_API_MAX_BODY_BYTES: a request of that size could never be taken")
         return value
+
+    @property
+    def score_tables(self) -> list[str]:
+        """Of `lake.gold`: those whose newest scores are looked up."""
+        return self.scores.split(",") if self.scores else []
 
     @property
     def releases(self) -> Path:
@@ -60,8 +66,11 @@ class Settings(LakeSettings, OnlineSettings, TrainSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_there(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        if info.data.get("features") == "redis" and not value.get_secret_value():
-            raise ValueError("ENRICHMENT_API_FEATURES=redis needs it")
+        if not value.get_secret_value():
+            if info.data.get("features") == "redis":
+                raise ValueError("ENRICHMENT_API_FEATURES=redis needs it")
+            if info.data.get("scores"):
+                raise ValueError("ENRICHMENT_API_SCORES needs it")
         return value
 
     bind_host: str = Field("127.0.0.1", validation_alias="BIND_HOST")

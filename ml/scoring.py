@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from headrace.scores import CHAMPIONS
 from ml.contract import AS_OF, FeatureSet
 from ml.errors import BadData, Drifted
 from ml.export import Scorer
@@ -88,6 +89,7 @@ def score(scenario: Scenario, run: Run, env: Mapping[str, str], *, url: str, sin
                 if figures["rows"]:
                     figures["drift"] = _check_drift(rows, serving, scenario)
                     scored(rows, of, serving, run.name).writeTo(table).append()
+                _name_champions(spark, table, serving)
                 written = time.perf_counter()
                 figures |= {"feature_seconds": round(described - began, 2), "score_seconds": round(written - described, 2)}
     return figures
@@ -185,6 +187,14 @@ def _make_table(spark: "SparkSession", table: str, keys: "DataFrame") -> None:
         f"CREATE TABLE IF NOT EXISTS {table} ({typed}, {AS_OF} timestamp, model string, model_version int, score double,"
         " scored_at timestamp, run_id string) USING iceberg PARTITIONED BY (model, model_version)"
     )
+
+
+def _name_champions(spark: "SparkSession", table: str, serving: Mapping[str, Champion]) -> None:
+    """Say in the table whose scores hold, now that these are there: who looks one up takes no other's (not one's that was rolled back)."""
+    said = json.dumps({name: each.version.number for name, each in sorted(serving.items())})
+    rows = spark.sql(f"SHOW TBLPROPERTIES {table}").collect()
+    if said not in (row["value"] for row in rows if row["key"] == CHAMPIONS):
+        spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('{CHAMPIONS}' = '{said}')")
 
 
 def _at_least(since: date) -> Any:

@@ -28,7 +28,7 @@ def components(profile: str, env: Env) -> list[Component]:
     if profile == "lab":
         return [Minio(), Postgres(), Mlflow(), Models()]
     core: list[Component] = [Kafka(), Elasticsearch(), Minio(), Postgres(), Services()]
-    if env.get("ENRICHMENT_API_FEATURES") == "redis":
+    if env.get("ENRICHMENT_API_FEATURES") == "redis" or env.get("ENRICHMENT_API_SCORES"):
         core.insert(-1, Redis())
     if profile == "core":
         return core

@@ -68,7 +68,7 @@ def erase(
     if not dry_run and int(orphans[:-1]) * _SECONDS[orphans[-1]] < LEAST_ORPHAN_HOURS * 3600 and loader_runs(env):
         fail(f"--orphans {orphans} would delete files that the batch loader is about to name: stop it first, or leave this option out")
     person = Person({name: pseudonym(env["PRIVACY_KEY"], name) for name in subject}, source)
-    copies = _Copies(client_of(env, request_timeout=60), online.store_in(env))
+    copies = _Copies(client_of(env, request_timeout=60), online.stores_in(env))
     with _servers(env), err.status("asking Trino for the tables") as status:
         known = _look(Lake(cursor_of(env), status.update), copies, person)
     _show_found(known)
@@ -97,7 +97,7 @@ class _Copies:
     """What else holds a person, besides the lake."""
 
     client: Elasticsearch
-    store: OnlineStore | None
+    stores: Sequence[OnlineStore]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _look(lake: Lake, copies: _Copies, person: Person) -> _Known:
     letters = lake.unnamed_letters(person) if who.BRONZE_LETTERS in tables else []
     return _Known(
         rows=lake.count(conditions),
-        documents={**search.count(copies.client, person, letters), **online.count(copies.store, person)},
+        documents={**search.count(copies.client, person, letters), **online.count(copies.stores, person)},
         conditions=conditions,
         letters=letters,
         sources=lake.sources(conditions[who.BRONZE]) if who.BRONZE in tables else {},
@@ -145,7 +145,7 @@ def _erase(lake: Lake, copies: _Copies, person: Person, known: _Known, orphans: 
         documents = search.erase(copies.client, person, known.letters, lake.say)
         gone = lake.delete(known.conditions)
         # After the lake, of which it is a copy: what writes it would bring the person back.
-        documents = {**documents, **online.erase(copies.store, person)}
+        documents = {**documents, **online.erase(copies.stores, person)}
         lake.clear_emptied()
         sizes = {}
         for table in known.conditions:

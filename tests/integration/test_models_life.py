@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace.scores import CHAMPIONS
 from ml import promotion
 from ml.errors import Mendable
 from ml.registry import Registry
@@ -75,7 +76,9 @@ def test_rows_are_scored_once_and_equal_to_the_model(life: Life, first: dict[str
     assert (whole["rows"], again["rows"]) == (2 * 23_570, 0)
     more = life.done("score", "--scenario", churn, "--run", str(life.folder / "score3"), "--since", "1998-05-01")
     assert more["rows"] == 23_570
-    found = lakes.catalog().load_table(f"{life.namespace}.scores").scan().to_pandas()
+    table = lakes.catalog().load_table(f"{life.namespace}.scores")
+    assert json.loads(table.properties[CHAMPIONS]) == {"churn": 1}
+    found = table.scan().to_pandas()
     assert len(found) == len(found.drop_duplicates(["source", "customer_id", "as_of"])) == 3 * 23_570
     assert set(zip(found["model"], found["model_version"], strict=True)) == {("churn", 1)}
     check = (

@@ -151,14 +151,18 @@ def test_a_person_is_erased_of_one_source_or_of_all(empty: str) -> None:
     of = _store(empty, table="customer_features")
     of.write([(key, _row(1)) for key in keys], "1")
     env = {"ENRICHMENT_API_FEATURES": "redis", "REDIS_URL": empty}
-    there = erasing.store_in(env)
+    there = erasing.stores_in(env)
     assert erasing.count(there, Person({"c-1": "hash"})) == {"online store": 4}
     assert erasing.erase(there, Person({"c-1": "none"}, "shop")) == {"online store": 1}
     assert _numbers(of, keys) == [None, 1, 1, 1, 1, 1]
     assert erasing.erase(there, Person({"c-1": "hash"})) == {"online store": 3}
     assert _numbers(of, keys) == [None, 1, None, None, 1, None]
     assert erasing.erase(there, Person({"c-1": "hash"})) == {"online store": 0}
-    assert erasing.store_in(env | {"ENRICHMENT_API_FEATURES": "memory"}) is None
+    _store(empty, table="scores_churn").write([(("shop", "c-11"), _row(1))], "1")
+    both = erasing.stores_in(env | {"ENRICHMENT_API_SCORES": "scores_churn,scores_other"})
+    assert erasing.erase(both, Person({"c-11": "hash"})) == {"online store": 2}
+    assert erasing.stores_in(env | {"ENRICHMENT_API_FEATURES": "memory"}) == []
+    assert erasing.count([], Person({"hash": "hash"})) == {}
 
 
 def test_the_api_reads_it_and_says_so_where_it_is_away(tmp_path: Path) -> None:

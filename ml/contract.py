@@ -3,7 +3,7 @@
 `data` is a function `(SparkSession, Mapping[str, str]) -> Data`, `features` an object of the form `FeatureSet`, `model` one of `Learner`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import optuna
     from pyspark.sql import DataFrame
 
-KNOWN_AT, AS_OF, LABEL = "known_at", "as_of", "label"
+KNOWN_AT, AS_OF, LABEL, WANTED = "known_at", "as_of", "label", "wanted"
 Tables = Mapping[str, "DataFrame"]
 
 
@@ -45,6 +45,15 @@ class FeatureSet(Protocol):
         """`asked` with `label`: 1.0 or 0.0, null where it never will be known."""
 
 
+class Ranked(FeatureSet, Protocol):
+    """A FeatureSet whose rows are candidates: those with the same `rank_by` and `as_of` are a list, to be shown best first.
+
+    `label` adds `wanted`: how many there should be in the row's list, also those that are no candidates.
+    """
+
+    rank_by: tuple[str, ...]
+
+
 class Learner(Protocol):
     """A kind of model of scikit-learn that ONNX knows."""
 
@@ -53,3 +62,17 @@ class Learner(Protocol):
 
     def build(self, parameters: Mapping[str, Any], seed: int) -> Any:
         """An estimator with `fit` and `predict_proba`, not yet fitted."""
+
+
+Message = tuple[str, int, int, bytes | None]  # topic, partition, offset, value
+Written = tuple[str, bytes, bytes]  # topic, key, value
+
+
+class Answers(Protocol):
+    """What `python -m ml stream` does with the messages of a topic."""
+
+    topics: Sequence[str]  # the one that is read, then those that have to be there besides
+
+    def open(self) -> Callable[[Sequence[Message], Collection[str]], Sequence[Written]]:
+        """Called once in each worker (and once before, so that a person hears what is wrong). Gives a function of the messages of a batch
+        and the names of all topics, which says what to write. A batch may come again: what it writes then must be the same to who reads."""

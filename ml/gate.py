@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ml.measure import Fit
+from ml.measure import Fit, Ranking
 from ml.scenario import Bounds
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a model reached on the held-out rows: over all, and in each segment."""
+    """What a model reached on the held-out rows: over all, in each segment, and of the order of lists where rows are candidates."""
 
     overall: Fit
     segments: dict[str, Fit]
+    ranking: Ranking | None = None
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -69,6 +70,8 @@ def _against(rival: str, candidate: Report, report: Report, bounds: Bounds) -> S
         Check(f"AUC against the {rival}'s", candidate.overall.auc, ">", report.overall.auc + bounds.least_gain),
         Check(f"log loss against the {rival}'s", candidate.overall.log_loss, "<=", report.overall.log_loss),
     ]
+    if candidate.ranking and report.ranking:
+        checks.append(Check(f"MRR against the {rival}'s", candidate.ranking.mrr, ">", report.ranking.mrr))
     for name, theirs in report.segments.items():
         if theirs.rows >= bounds.least_segment:
             ours = candidate.segments.get(name)

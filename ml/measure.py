@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.floating[Any]]
 BINS = 10
+FIRST = 5  # so many of a list are looked at
 _LEAST = 1e-4  # the share of an empty bin, so that a PSI is finite
 _SURE = 1e-6  # a probability is never surer than this: one event would make the log loss infinite
 
@@ -39,6 +40,33 @@ def by_segment(truth: Numbers, probability: Numbers, segment: Sequence[str]) -> 
     """Each segment on its own."""
     names = np.asarray(segment)
     return {str(name): fit(truth[names == name], probability[names == name]) for name in sorted(set(segment))}
+
+
+class Ranking(msgspec.Struct, frozen=True):
+    """Of the lists in which anything was wanted: `hit_rate` is the share with something wanted among the first five, `mrr` the mean of
+    1 / the place of the first one (0 where it is no candidate)."""
+
+    lists: int
+    hit_rate: float
+    mrr: float
+
+
+def ranking(truth: Numbers, score: Numbers, wanted: Numbers, lists: NDArray[np.integer[Any]]) -> Ranking:
+    """Measure the order of candidates. `lists` has the number of each row's list, `wanted` how many that list should have.
+
+    Equal scores share their places: among n that are not wanted, the first that is stands in the middle.
+    """
+    number = int(lists.max(initial=-1)) + 1
+    first = np.full(number, -np.inf)  # the best score of what was wanted
+    true = truth > 0.5
+    np.maximum.at(first, lists[true], score[true])
+    above = np.bincount(lists, weights=(score > first[lists]) & ~true, minlength=number)
+    beside = np.bincount(lists, weights=(score == first[lists]) & ~true, minlength=number)
+    place = np.where(np.isfinite(first), 1 + above + beside / 2, np.inf)
+    counts = np.bincount(lists, weights=wanted, minlength=number) > 0
+    if not counts.any():
+        return Ranking(0, float("nan"), float("nan"))
+    return Ranking(int(counts.sum()), float((place[counts] <= FIRST).mean()), float((1 / place[counts]).mean()))
 
 
 def auc(truth: Numbers, score: Numbers) -> float:

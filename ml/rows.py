@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from ml.contract import AS_OF, LABEL, FeatureSet
+from ml.contract import AS_OF, LABEL, WANTED, FeatureSet
 from ml.errors import BadData
 from ml.keeping import Run
 from ml.scenario import Scenario, load, moment
@@ -22,6 +22,13 @@ class Masks(NamedTuple):
     judge: NDArray[np.bool_]
 
 
+class Lists(NamedTuple):
+    """Where rows are candidates: the number of each row's list, and how many things were wanted of that list in all."""
+
+    number: NDArray[np.int64]
+    wanted: NDArray[np.float64]
+
+
 class Rows(NamedTuple):
     """`x` as the exported model takes it (float32, NaN where unknown)."""
 
@@ -32,6 +39,7 @@ class Rows(NamedTuple):
     y: NDArray[np.float64]
     segment: NDArray[np.str_]
     masks: Masks
+    lists: Lists | None = None
 
     def column(self, name: str) -> NDArray[np.float32]:
         """A feature of all rows."""
@@ -47,7 +55,8 @@ class Rows(NamedTuple):
         condition = None
         for each in wanted:
             condition = each if condition is None else condition & each
-        names = list(dict.fromkeys([*of.key, AS_OF, LABEL, of.segment, *of.columns]))
+        rank_by = [*getattr(of, "rank_by", ())]
+        names = list(dict.fromkeys([*of.key, AS_OF, LABEL, of.segment, *of.columns, *rank_by, *([WANTED] if rank_by else [])]))
         frame = ds.dataset(run.prepared).to_table(columns=names, filter=condition).to_pandas()
         frame = frame.sort_values([AS_OF, *of.key], kind="stable").reset_index(drop=True)
         as_of = pd.to_datetime(frame[AS_OF], utc=True).dt.tz_convert(None).to_numpy("datetime64[us]")
@@ -59,6 +68,9 @@ class Rows(NamedTuple):
             y=frame[LABEL].to_numpy(np.float64),
             segment=frame[of.segment].to_numpy(str),
             masks=split(scenario, as_of),
+            lists=Lists(frame.groupby([*rank_by, AS_OF]).ngroup().to_numpy(np.int64), frame[WANTED].to_numpy(np.float64))
+            if rank_by
+            else None,
         )
         for name, mask in rows.masks._asdict().items():
             if len(np.unique(rows.y[mask])) < 2:

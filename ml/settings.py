@@ -18,5 +18,6 @@ class Settings(Base):
     spark_memory: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[mg]$")] = "2g"
     runs_dir: Path
     flights_dir: Path
+    shop_file: Path
     repurchase_source: str = Field("", validation_alias="REPURCHASE_SOURCE")
     mlflow_url: str = Field(validation_alias="MLFLOW_URL")

@@ -120,6 +120,9 @@ def card_text(card: dict[str, Any]) -> str:
         for where, fit in {"all": report["overall"], **report["segments"]}.items():
             figures = " | ".join(_number(fit[name]) for name in ("auc", "log_loss", "calibration_error"))
             lines.append(f"| {who}, {where} | {fit['rows']:,} | {figures} |")
+    if ranked := {who: report["ranking"] for who, report in card["reports"].items() if report.get("ranking")}:
+        lines += ["", "| order of the lists | lists | hit rate at 5 | MRR |", "|---|---|---|---|"]
+        lines += [f"| {who} | {of['lists']:,} | {_number(of['hit_rate'])} | {_number(of['mrr'])} |" for who, of in ranked.items()]
     lines += ["", f"Gate: **{card['gate']}**", *(f"- {reason}" for reason in card["reasons"])]
     lines += ["", f"Learnt until {card['learnt_until']}; judged from {card['judged_from']} to {card['judged_until']}."]
     lines += [f"Data: {card['data_snapshot']}. Code: {card['code']}. Features: {', '.join(card['features'])}."]
@@ -133,5 +136,6 @@ def _number(value: float | None) -> str:
 def _metrics(card: dict[str, Any]) -> dict[str, float]:
     found = {f"{step}_{key}": float(value) for step, of in card["cost"].items() for key, value in of.items()}
     for who, report in card["reports"].items():
-        found |= {f"{who}_{key}": float(value) for key, value in report["overall"].items() if value is not None}
+        told = {**report["overall"], **(report.get("ranking") or {})}
+        found |= {f"{who}_{key}": float(value) for key, value in told.items() if value is not None}
     return found

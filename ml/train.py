@@ -10,7 +10,7 @@ from ml.contract import AS_OF, Learner
 from ml.export import Scorer, export
 from ml.gate import Report
 from ml.keeping import Run, step, threads, write_json
-from ml.measure import by_segment, fit, histogram, log_loss
+from ml.measure import by_segment, fit, histogram, log_loss, ranking
 from ml.rows import Rows
 from ml.scenario import Scenario, load
 from ml.sizes import SIZES
@@ -87,7 +87,8 @@ def report(rows: Rows, scores: Any) -> Report:
     """The figures of scores of all rows, on the held-out ones."""
     held = rows.masks.judge
     truth, of = rows.y[held], np.asarray(scores, np.float64)[held]
-    return Report(fit(truth, of), by_segment(truth, of, [str(name) for name in rows.segment[held]]))
+    ranked = None if rows.lists is None else ranking(truth, of, rows.lists.wanted[held], rows.lists.number[held])
+    return Report(fit(truth, of), by_segment(truth, of, [str(name) for name in rows.segment[held]]), ranked)
 
 
 def encode(value: Any) -> bytes:

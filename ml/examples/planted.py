@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ml.contract import KNOWN_AT, Data, Tables
 from ml.examples.churn import _Churn, purchases
 from ml.examples.flights import _Flights
+from ml.examples.recommender import _Recommender
 from ml.examples.repurchase import Within
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ class _BySchedule(_Flights):
 
         scheduled = F.col(KNOWN_AT) - F.make_dt_interval(mins=F.col("dep_delay").cast("int"))
         return super().features({**tables, "departures": tables["departures"].withColumn(KNOWN_AT, scheduled)}, asked)
+
+
+class _WeekOfSales(_Recommender):
+    """What is popular is what sells in the week that is asked for."""
+
+    def features(self, tables: Tables, asked: "DataFrame") -> "DataFrame":
+        """With the mistake."""
+        from pyspark.sql import functions as F
+
+        early = tables["purchases"].withColumn(KNOWN_AT, F.col(KNOWN_AT) - F.expr("INTERVAL 7 DAYS"))
+        return super().features({**tables, "purchases": early}, asked)
 
 
 class _Worse:
@@ -104,4 +116,4 @@ def turned(purchases: Sequence[Bought], since: date) -> list[Bought]:
 
 
 Soon = Within(21)  # three weeks: what a model says comes true, or does not, soon enough to be shown
-Lifetime, OnTheDay, BySchedule, Worse = _Lifetime(), _OnTheDay(), _BySchedule(), _Worse()
+Lifetime, OnTheDay, BySchedule, WeekOfSales, Worse = _Lifetime(), _OnTheDay(), _BySchedule(), _WeekOfSales(), _Worse()

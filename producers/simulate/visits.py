@@ -5,21 +5,20 @@ Pure: the same seed gives the same events. Only their time is left open, for tha
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from itertools import accumulate
 from random import Random
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from headrace.dead_letter import Reason
-from producers.simulate.products import PRODUCTS, Product
+from producers.simulate.products import EVERYTHING, OF_GENRE, PRODUCTS, Product, favourite
 
 SOURCE = "simulate"
 SHOP = "https://shop.example"
 VISITORS = 500  # at one time
 CUSTOMERS = 5000
 _REFERRERS = ("", "", "https://search.example/", "https://news.example/jazz", "https://social.example/")
-_WEIGHTS = list(accumulate(each.weight for each in PRODUCTS))
+_TASTE = 0.7  # so often somebody looks at what they like; else at anything, by how popular it is
 _METHODS = ("password", "password", "google", "apple")
 
 Refuser = Literal["request", "collector", "enricher"]
@@ -55,6 +54,18 @@ class _Step(NamedTuple):
     type: str
     subject: str
     data: Mapping[str, Any]
+
+
+def history(seed: int, visits: int, seconds: float) -> list[tuple[float, SimulatedEvent]]:
+    """So many visits that begin anywhere within `seconds`: their events in the order in which they happen, each with its second."""
+    random, steps = Random(f"{seed} history"), list[tuple[float, _Step]]()
+    for number in range(visits):
+        at = random.uniform(0, seconds)
+        for step in _visit(random, f"{seed}-h{number}"):
+            at += step.pause
+            steps.append((at, step))
+    steps.sort(key=lambda each: each[0])
+    return [(at, SimulatedEvent(_attributes(f"sim-{seed}-h{number:08}", step))) for number, (at, step) in enumerate(steps, start=1)]
 
 
 def sessions(seed: int, bad: float = 0.01) -> Iterator[SimulatedEvent]:
@@ -100,8 +111,14 @@ def _together(random: Random, seed: int) -> Iterator[_Step]:
 
 
 def _visit(random: Random, name: str) -> Iterator[_Step]:
-    """One visit: a landing page, some products, perhaps a cart, a login and a purchase."""
+    """One visit: a landing page, some products, perhaps a cart, a login and a purchase.
+
+    Whoever comes has a taste, which what they look at shows before they say who they are.
+    """
     session, who = f"s-{name}", f"anon-{name}"
+    # The smaller a customer's number, the more often they come.
+    customer = f"sim-customer-{int(CUSTOMERS * random.random() ** 2):05}"
+    liked, weights = OF_GENRE[favourite(customer)]
     cart: list[tuple[Product, int]] = []
 
     def step(type: str, pause: float, **data: Any) -> _Step:
@@ -112,7 +129,10 @@ def _visit(random: Random, name: str) -> Iterator[_Step]:
 
     yield page("/", "Shop", referrer=random.choice(_REFERRERS))
     while random.random() < 0.75:
-        product = random.choices(PRODUCTS, cum_weights=_WEIGHTS)[0]
+        if random.random() < _TASTE:
+            product = random.choices(liked, cum_weights=weights)[0]
+        else:
+            product = random.choices(PRODUCTS, cum_weights=EVERYTHING)[0]
         yield page(f"/p/{product.id}", product.name)
         if random.random() < 0.3:
             yield step("button_click", 8, button_id="tracklist", text="Track list", url=f"{SHOP}/p/{product.id}")
@@ -125,8 +145,7 @@ def _visit(random: Random, name: str) -> Iterator[_Step]:
     yield page("/checkout", "Checkout")
     if random.random() < 0.2:
         return
-    # The smaller a customer's number, the more often they come.
-    anonymous, who = who, f"sim-customer-{int(CUSTOMERS * random.random() ** 2):05}"
+    anonymous, who = who, customer
     yield step("login", 20, method=random.choice(_METHODS))
     yield _Step(0.1, "alias", who, {"previous_id": anonymous})
     yield step("button_click", 15, button_id="buy", text="Buy now", url=f"{SHOP}/checkout")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml.gate import Report, Verdict, judge
-from ml.measure import Fit
+from ml.measure import Fit, Ranking
 from ml.scenario import Bounds
 
 BOUNDS = Bounds()
@@ -99,3 +99,10 @@ def test_what_is_worse_in_everything_passes_only_where_the_better_does(
 def test_one_rival_more_never_helps(candidate: Report, one: Report, other: Report, drifts: dict[str, float]) -> None:
     if judge(candidate, {"baseline": one, "champion": other}, drifts, BOUNDS).passed:
         assert judge(candidate, {"baseline": one}, drifts, BOUNDS).passed
+
+
+def test_lists_in_a_worse_order_are_kept_out() -> None:
+    popular = Report(WEAK.overall, WEAK.segments, Ranking(900, 0.6, 0.40))
+    assert judge(Report(GOOD.overall, GOOD.segments, Ranking(900, 0.7, 0.45)), {"baseline": popular}, {}, BOUNDS).passed
+    worse = Report(GOOD.overall, GOOD.segments, Ranking(900, 0.7, 0.40))
+    assert judge(worse, {"baseline": popular}, {}, BOUNDS).reasons == ["MRR against the baseline's 0.4000 is not > 0.4000"]

@@ -68,3 +68,41 @@ def test_another_currency_and_missing_values_are_drift(change, drifts) -> None: 
     rng = np.random.default_rng(2)
     known = measure.histogram(rng.lognormal(size=5_000))
     assert (measure.psi(known, change(rng.lognormal(size=5_000))) > 0.25) is drifts
+
+
+CANDIDATES = st.lists(
+    st.tuples(st.integers(0, 5), st.booleans(), st.sampled_from([0.1, 0.2, 0.3, 0.4]), st.integers(0, 2)), min_size=1, max_size=60
+)
+
+
+@given(CANDIDATES)
+def test_a_ranking_is_what_a_plain_loop_says(rows: list[tuple[int, bool, float, int]]) -> None:
+    """Each list on its own, sorted: its first wanted thing shares its place with what has the same score."""
+    lists: dict[int, list[tuple[bool, float]]] = {}
+    for number, true, score, _ in rows:
+        lists.setdefault(number, []).append((true, score))
+    missed = {number: beside for number, _, _, beside in rows}  # wanted, and no candidate
+    places = []
+    for number, candidates in lists.items():
+        if not missed[number] and not any(true for true, _ in candidates):
+            continue  # nobody wanted anything
+        best = max((score for true, score in candidates if true), default=None)
+        others = [score for true, score in candidates if not true]
+        places.append(float("inf") if best is None else 1 + sum(s > best for s in others) + others.count(best) / 2)
+    wanted = np.array([missed[number] + sum(true for true, _ in lists[number]) for number, *_ in rows], np.float64)
+    truth, scores = np.array([float(row[1]) for row in rows]), np.array([row[2] for row in rows])
+    found = measure.ranking(truth, scores, wanted, np.array([row[0] for row in rows]))
+    assert found.lists == len(places)
+    if places:
+        assert found.hit_rate == pytest.approx(sum(place <= 5 for place in places) / len(places))
+        assert found.mrr == pytest.approx(sum(1 / place for place in places) / len(places))
+    else:
+        assert np.isnan(found.hit_rate)
+        assert np.isnan(found.mrr)
+
+
+def test_what_is_no_candidate_is_missed() -> None:
+    """One list with the right thing first, one where what was wanted was not even among the candidates, one of who wanted nothing."""
+    truth, score, lists = np.array([1.0, 0, 0, 0, 0]), np.array([0.9, 0.1, 0.5, 0.4, 0.3]), np.array([0, 0, 1, 1, 2])
+    found = measure.ranking(truth, score, np.array([1.0, 1, 2, 2, 0]), lists)
+    assert (found.lists, found.hit_rate, found.mrr) == (2, 0.5, 0.5)

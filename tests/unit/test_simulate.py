@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.dead_letter import Invalid, Reason
+from headrace.event import rfc3339
 from headrace.registry import Registry
 from producers.client import Collector, RequestRefused
+from producers.simulate import history as history_file
 from producers.simulate.__main__ import main
+from producers.simulate.products import PRODUCTS, favourite
 from producers.simulate.run import paced, run
-from producers.simulate.visits import SimulatedEvent, sessions
+from producers.simulate.visits import SimulatedEvent, history, sessions
 
 REGISTRY = Registry.load(Path("schemas"))
 TIME = "2026-01-31T12:00:00.000Z"
@@ -187,3 +191,38 @@ def test_wrong_options_are_named(
         main()
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_customers_buy_what_they_like() -> None:
+    """So that there is something to recommend: of what they like more is bought than of anything by its popularity."""
+    genres = {product.id: product.genre for product in PRODUCTS}
+    own, all_in_all = 0, 0
+    for _, event in history(7, 3_000, 86_400):
+        if event.attributes["type"] == "purchase":
+            bought = [line["product_id"] for line in event.attributes["data"]["products"]]
+            own += sum(genres[id] == favourite(event.attributes["subject"]) for id in bought)
+            all_in_all += len(bought)
+    assert all_in_all > 500
+    assert own / all_in_all == pytest.approx(0.7 + 0.3 / 5, abs=0.07)
+
+
+def test_a_history_is_whole_visits_in_their_order(tmp_path: Path) -> None:
+    events = history(7, 400, 7 * 86_400)
+    assert events == history(7, 400, 7 * 86_400)
+    assert [at for at, _ in events] == sorted(at for at, _ in events)
+    ids = [event.attributes["id"] for _, event in events]
+    assert len(set(ids)) == len(ids)
+    assert not set(ids) & {event.attributes["id"] for event in _take(7, 2_000)}
+    spans: dict[str, list[float]] = {}
+    for at, event in events:
+        spans.setdefault(event.attributes["data"].get("session_id", "alias"), []).append(at)
+    del spans["alias"]
+    assert len(spans) == 400
+    assert max(max(span) - min(span) for span in spans.values()) < 3_600
+    file = tmp_path / "shop.jsonl"
+    assert history_file.write(file, 7, 400, datetime(2026, 1, 5, tzinfo=UTC), 7) == len(events)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["id"] for line in lines] == ids
+    assert all(_judge(line | {"time": TIME}) is None for line in lines)
+    assert lines[0]["time"] == rfc3339(datetime(2026, 1, 5, tzinfo=UTC) + timedelta(seconds=events[0][0]))
+    assert list(tmp_path.iterdir()) == [file]

@@ -27,3 +27,7 @@ class Drifted(Mendable):
 
 class NotKept(Mendable):
     """A step asks for what an earlier one should have left."""
+
+
+class Away(Mendable):
+    """The lake's catalog does not answer, or another run holds the table."""

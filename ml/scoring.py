@@ -7,6 +7,7 @@ scored once by a version, through any kill and beside any other run.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 from headrace.scores import CHAMPIONS
 from ml.contract import AS_OF, FeatureSet
-from ml.errors import BadData, Drifted
+from ml.errors import Away, BadData, Drifted
 from ml.export import Scorer
 from ml.keeping import Run, step
 from ml.measure import Histogram, drift
@@ -203,7 +204,12 @@ def _at_least(since: date) -> Any:
     return F.col(AS_OF) >= F.lit(moment(since))
 
 
-def _alone(spark: "SparkSession", env: Mapping[str, str], table: str) -> Any:
-    from dags.curation.session import alone
+@contextmanager
+def _alone(spark: "SparkSession", env: Mapping[str, str], table: str) -> Iterator[None]:
+    from dags.curation.session import Busy, NoLake, alone
 
-    return alone(spark._jvm, env, lock=f"headrace scores {table}")
+    try:
+        with alone(spark._jvm, env, lock=f"headrace scores {table}"):
+            yield
+    except (Busy, NoLake) as error:
+        raise Away(str(error)) from None

@@ -42,8 +42,8 @@ class Life:
         path.write_text(yaml.safe_dump({**ours, "table": f"{self.namespace}.scores", **changes}))
         return path
 
-    def step(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        env = model_servers.environment(self.place)
+    def step(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        env = {**model_servers.environment(self.place), **settings}
         command = [model_servers.python(self.place), "-m", "ml", *arguments]
         return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=2400, check=False)
 

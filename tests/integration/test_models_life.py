@@ -99,6 +99,14 @@ def test_rows_are_scored_once_and_equal_to_the_model(life: Life, first: dict[str
     assert (both["score"] - both["again"]).abs().max() < 1e-6
 
 
+def test_a_lake_that_does_not_answer_is_one_line(life: Life, first: dict[str, Any]) -> None:
+    away = {"LAKE_CATALOG_URL": "postgresql://nobody:x@127.0.0.1:1/lake"}
+    done = life.step("score", "--scenario", str(life.folder / "churn.yaml"), "--run", str(life.folder / "away"), **away)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ml score: the lake's catalog (LAKE_CATALOG_URL): ")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_drifting_input_is_refused_and_nothing_is_written(life: Life, first: dict[str, Any]) -> None:
     cents = life.scenario("cents", data="ml.examples.planted:in_cents")
     before = lakes.catalog().load_table(f"{life.namespace}.scores").current_snapshot()

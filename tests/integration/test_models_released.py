@@ -80,7 +80,8 @@ def test_who_is_promoted_serves_without_a_restart_and_without_a_failed_request(l
         [card] = httpx.get(f"{url}/v1/models").json()["models"]
     assert load.wrong == []
     assert {version for _, version, _ in load.found} == {names[1], names[2]}
-    assert len({score for _, _, score in load.found}) == 1  # the same file under two numbers
+    scores = [score for _, _, score in load.found]
+    assert max(scores) - min(scores) < 1e-6  # the same file under two numbers; a sum depends on how many are scored at once
     assert card["version"] == names[2]
 
 

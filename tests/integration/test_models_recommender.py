@@ -22,6 +22,7 @@ from runtime.component import Place
 from tests import model_servers
 from tests.collector_real_kafka import ROOT
 
+pytestmark = pytest.mark.timeout(1800)  # a fresh machine fetches the environments first
 BEGINS, WEEK = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=7)
 WEEKS, CANDIDATES = 8, 8
 

@@ -25,6 +25,7 @@ __all__ = [
     "RUN",
     "SCHEDULED",
     "SPARK",
+    "day",
     "program",
     "scenario",
     "tell_of_failure",
@@ -44,6 +45,11 @@ def scenario(default: str, part: str = "") -> Param:
     files = sorted((ROOT / "ml" / "scenarios").glob("*.yaml"))  # read as text: Airflow's environment has no part of `ml`
     known = [path.stem for path in files if not part or f"\n{part}:" in path.read_text("utf-8")]
     return Param(default, type="string", enum=known, description="ml/scenarios/" + (f", with a part `{part}`" if part else ""))
+
+
+def day(description: str) -> Param:
+    """A day, or none."""
+    return Param("", type="string", pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", description=description)
 
 
 def tell_of_failure(context: Mapping[str, Any]) -> None:

@@ -3,8 +3,8 @@
 import os
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param
-from headrace_tasks import MODELS, PATIENCE, RUN, SCHEDULED, program, scenario
+from airflow.sdk import DAG
+from headrace_tasks import MODELS, PATIENCE, RUN, SCHEDULED, day, program, scenario
 
 DOC = """
 ### What has not been scored
@@ -24,9 +24,7 @@ with DAG(
     default_args={**PATIENCE, "execution_timeout": timedelta(hours=2)},
     params={
         "scenario": scenario(SCHEDULED),
-        "since": Param(
-            "", type="string", pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", description="The first day; empty: the end of the held-out time"
-        ),
+        "since": day("The first day; empty: the end of the held-out time"),
     },
     tags=["models"],
 ) as dag:

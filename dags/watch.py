@@ -5,9 +5,9 @@ import os
 from datetime import timedelta
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException
-from headrace_tasks import MODELS, PATIENCE, program, scenario
+from headrace_tasks import MODELS, PATIENCE, day, program, scenario
 
 DOC = """
 ### What serves, beside what came true
@@ -45,9 +45,7 @@ with DAG(
     default_args=dict(PATIENCE),
     params={
         "scenario": scenario("repurchase", "watch"),
-        "until": Param(
-            "", type="string", pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", description="As of this day; empty: the newest prediction's"
-        ),
+        "until": day("As of this day; empty: the newest prediction's"),
     },
     tags=["models"],
 ) as dag:

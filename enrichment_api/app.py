@@ -100,9 +100,7 @@ def make_app(
             return _json({"code": error.code, "message": str(error)}, error.status)
         except Busy as error:
             _refused.labels("overloaded").inc()
-            response = _json({"code": "overloaded", "message": f"{error}: send it again later, or fewer at a time"}, 503)
-            response.headers["retry-after"] = "1"
-            return response
+            return _later("overloaded", f"{error}: send it again later, or fewer at a time")
         finally:
             held.give_back()
         _seconds.observe(time.perf_counter() - start)
@@ -145,9 +143,7 @@ def make_app(
         try:
             found = scores.read(stores[table], source, customer_id)
         except Unavailable as error:
-            response = _json({"code": "unavailable", "message": f"{error}: ask again later"}, 503)
-            response.headers["retry-after"] = "1"
-            return response
+            return _later("unavailable", f"{error}: ask again later")
         if found is None:
             return _json({"code": "no_score", "message": f"{table} has no score of that customer as of its newest moment"}, 404)
         return _json(found)
@@ -227,6 +223,13 @@ def _count(batch: scoring.Batch, answers: list[dict[str, scoring.Enrichment]]) -
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(_encoder.encode(value), status, media_type="application/json")
+
+
+def _later(code: str, message: str) -> Response:
+    """It may well succeed in a second."""
+    response = _json({"code": code, "message": message}, 503)
+    response.headers["retry-after"] = "1"
+    return response
 
 
 # The hot path decodes with msgspec, whose types FastAPI does not read: what /docs shows is made from the same types here.

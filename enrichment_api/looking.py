@@ -31,8 +31,3 @@ class Looking(ABC):
             self.look()
             if self._stop.wait(self._seconds):
                 return
-
-
-def in_a_line(error: BaseException) -> str:
-    """What went wrong, for a log."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

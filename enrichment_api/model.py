@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from headrace.errors import in_a_line
 from headrace.features import FEATURES, MODEL
 
 ONNX_FILE, CARD_FILE = "model.onnx", "model.json"
@@ -91,7 +92,7 @@ class Model:
         try:
             return cls(card, onnx)
         except Exception as error:  # the runtime's own, of which there are many kinds
-            raise ModelError(f"{folder}: {ONNX_FILE} cannot be loaded: {str(error).splitlines()[0][:300]}") from None
+            raise ModelError(f"{folder}: {ONNX_FILE} cannot be loaded: {in_a_line(error)}") from None
 
     def score(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The probability of each row of features, in one call of the runtime."""
@@ -115,7 +116,7 @@ def tried(model: Model, folder: Path) -> Model:
             try:
                 scores = model.score(rows)
             except Exception as error:  # whatever the runtime raises
-                raise ModelError(f"{folder}: the model cannot score: {str(error).splitlines()[0][:300]}") from None
+                raise ModelError(f"{folder}: the model cannot score: {in_a_line(error)}") from None
         if scores.shape != (len(rows),) or not ((scores >= 0) & (scores <= 1)).all():
             raise ModelError(f"{folder}: the model gives no probability for each row")
     return model

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,12 @@ from prometheus_client import Counter, Gauge, Histogram
 from enrichment_api.customers import Columns, Key
 from headrace.dead_letter import Unavailable
 from headrace.features import ABSENT, STATE
-from headrace.online import Busy, OnlineStore, connect
+from headrace.online import Busy, OnlineStore, connect, layout_of
 
 TABLE = "customer_features"
 READ_SECONDS = 0.05  # a read that takes longer is given up: who asks has less patience than this
 _REST_SECONDS = 1.0  # after a failure nobody asks for so long, else each request would wait
 
-# What a row is: the bytes of a STATE, times as microseconds. A changed STATE is another layout, whose rows are written anew.
-_LAYOUT = int.from_bytes(sha256(repr(STATE.descr).encode()).digest()[:8], "little")
 _NOBODY = ABSENT.tobytes()
 
 _log = structlog.get_logger()
@@ -38,7 +35,7 @@ _rows = Gauge("enrichment_api_online_rows", "Customers in the online store, as i
 
 def store(url: str, timeout: float = READ_SECONDS) -> OnlineStore:
     """The customers' rows in the Redis at `url`."""
-    return OnlineStore(connect(url, timeout), TABLE, _LAYOUT, STATE.itemsize)
+    return OnlineStore(connect(url, timeout), TABLE, layout_of(STATE), STATE.itemsize)
 
 
 class OnlineCustomers:

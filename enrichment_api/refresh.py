@@ -7,9 +7,10 @@ import structlog
 from prometheus_client import Gauge
 
 from enrichment_api.customers import Columns, Customers, States
-from enrichment_api.looking import Looking, in_a_line
+from enrichment_api.looking import Looking
 from enrichment_api.online import OnlineCopy
 from headrace.dead_letter import Unavailable
+from headrace.errors import in_a_line
 from headrace.features import STATE, states_of
 
 if TYPE_CHECKING:

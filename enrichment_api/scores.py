@@ -5,10 +5,9 @@ where the table has another snapshot or other champions, so a rollback or an era
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import reduce
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,10 +16,11 @@ import structlog
 from prometheus_client import Gauge
 
 from enrichment_api.customers import Columns
-from enrichment_api.looking import Looking, in_a_line
+from enrichment_api.looking import Looking
 from enrichment_api.online import rows_of
 from headrace.dead_letter import Unavailable
-from headrace.online import Busy, OnlineStore, connect
+from headrace.errors import in_a_line
+from headrace.online import Busy, OnlineStore, connect, layout_of
 from headrace.scores import CHAMPIONS
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 KEY = ("source", "customer_id")
 _ROW = np.dtype([("as_of", "M8[us]"), ("scored_at", "M8[us]"), ("score", "f8"), ("version", "i4"), ("model", "S96")])
-_LAYOUT = int.from_bytes(sha256(repr(_ROW.descr).encode()).digest()[:8], "little")
 _NAMES = {"model": "model", "model_version": "version", "score": "score", "as_of": "as_of", "scored_at": "scored_at"}
 
 _log = structlog.get_logger()
@@ -54,7 +53,7 @@ class NotForCustomers(Exception):
 
 def store(url: str, table: str, timeout: float) -> OnlineStore:
     """The scores of a table in the Redis at `url`."""
-    return OnlineStore(connect(url, timeout), table, _LAYOUT, _ROW.itemsize)
+    return OnlineStore(connect(url, timeout), table, layout_of(_ROW), _ROW.itemsize)
 
 
 def read(of: OnlineStore, source: str, customer_id: str) -> Score | None:
@@ -128,7 +127,7 @@ def _parts(table: "Table", champions: Mapping[str, int]) -> Iterator[Columns]:
     for batch in table.scan(And(wanted, _equal("as_of", newest.isoformat())), fields).to_arrow_batch_reader():
         rows = np.zeros(len(batch), _ROW)
         for name, of in _NAMES.items():
-            rows[of] = _values(batch.column(name).to_pylist())
+            rows[of] = [_plain(each) for each in batch.column(name).to_pylist()]
         yield zip(*(batch.column(name).to_pylist() for name in KEY), strict=True), rows
 
 
@@ -144,10 +143,6 @@ def _newest(column: Any) -> datetime | None:
 
     found: datetime | None = pc.max(column).as_py()
     return found
-
-
-def _values(column: Sequence[Any]) -> list[Any]:
-    return [_plain(each) for each in column]
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from enrichment_api.model import Card
 from enrichment_api.release import CHAMPION, Recreate, Release, Shares, bounds_of, bucket, digest, seed, variant_at
 from enrichment_api.release import Shadow as ShadowRelease
 from enrichment_api.shadow import Shadow
+from headrace.errors import in_a_line
 from headrace.features import MODEL
 
 _BY = ["model", "variant", "version"]
@@ -202,8 +203,8 @@ class Serving:
             good = _sound(values)
         except Exception as error:  # of whatever kind: what a model's file can do is not known
             values, good = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            _log.warning("a challenger failed, the champion scores its events", variant=arm.of.name, version=arm.of.version, why=first)
+            why = in_a_line(error)
+            _log.warning("a challenger failed, the champion scores its events", variant=arm.of.name, version=arm.of.version, why=why)
         now = self._clock()
         errors = len(rows) - int(good.sum())
         arm.seconds.observe(now - began)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter, Histogram
 
 from enrichment_api.cache import Scores
+from headrace.errors import in_a_line
 
 _WAITING = 64  # batches of at most 1,000 events
 
@@ -98,8 +99,7 @@ class Shadow:
                 if not isinstance(error, OSError):
                     _failed.labels(work.challenger.card.version).inc(len(work.keys))
                 if not self._trouble:
-                    why = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    _log.warning("the shadow's scores are not written down", why=why, version=work.challenger.card.version)
+                    _log.warning("the shadow's scores are not written down", why=in_a_line(error), version=work.challenger.card.version)
                 self._trouble = True
             else:
                 self._trouble = False

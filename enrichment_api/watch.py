@@ -21,6 +21,7 @@ from enrichment_api.model import CARD_FILE, ONNX_FILE, Model, ModelError, read_c
 from enrichment_api.release import MAX_VARIANTS, Recreate, Release, ReleaseError, digest, parse
 from enrichment_api.serving import Serving, in_words
 from enrichment_api.shadow import Shadow
+from headrace.errors import in_a_line
 from headrace.features import MODEL
 from headrace.keyfile import Signature, signature
 
@@ -88,7 +89,7 @@ class Watch:
             self._seen = None if isinstance(error, OSError | ReleaseError) else self._seen
             refused = str(error)
         except Exception as error:  # a model's file may make its runtime raise anything
-            refused = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            refused = f"{type(error).__name__}: {in_a_line(error)}"
         if refused and refused != self.refused:
             _refusals.inc()
             _log.error("the release is refused: what served before goes on", why=refused, serves=self.serving.card.version)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, SecretStr
 
 from headrace.dead_letter import Unavailable
+from headrace.errors import in_a_line
 from headrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,4 +63,4 @@ def load_catalog(settings: LakeSettings) -> "SqlCatalog":
             },
         )
     except DBAPIError as error:
-        raise Unavailable(f"the lake's catalog in PostgreSQL: {str(error.orig or error).splitlines()[0]}") from error
+        raise Unavailable(f"the lake's catalog in PostgreSQL: {in_a_line(error)}") from error

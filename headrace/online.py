@@ -10,6 +10,7 @@ no row). The generation is that of the write it came with: rows that the lake ha
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +18,10 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
 from headrace.dead_letter import Unavailable
+from headrace.errors import in_a_line
 
 if TYPE_CHECKING:
+    import numpy as np
     from redis import Redis
 
 Key = tuple[str, str]  # source and subject
@@ -46,6 +49,11 @@ class Written(NamedTuple):
     generation: int
     rows: int
     at: float  # seconds since 1970
+
+
+def layout_of(row: "np.dtype[Any]") -> int:
+    """The name of a layout of rows: its hash, so a changed one is another, whose rows are written anew."""
+    return int.from_bytes(sha256(repr(row.descr).encode()).digest()[:8], "little")
 
 
 def connect(url: str, timeout: float) -> "Redis":
@@ -187,5 +195,4 @@ class _unavailable:
         from redis.exceptions import RedisError
 
         if isinstance(error, RedisError | OSError):
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Unavailable(f"Redis (REDIS_URL): {said}") from None
+            raise Unavailable(f"Redis (REDIS_URL): {in_a_line(error)}") from None

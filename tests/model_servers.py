@@ -90,3 +90,17 @@ def environment(place: Place) -> dict[str, str]:
 def python(place: Place) -> str:
     """The Python of the models' environment."""
     return str(place.venvs / "ml" / "bin" / "python")
+
+
+def step(place: Place, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """A step of `python -m ml`, with `settings` beside the place's."""
+    env = {**environment(place), **settings}
+    return subprocess.run(
+        [python(place), "-m", "ml", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=2400, check=False
+    )
+
+
+def some_customers(file: Path, one_in: int) -> None:
+    """Write one in so many of CDNOW's customers, with all their purchases, to `file`."""
+    head, *lines = (ROOT / ".runtime/data/cdnow/CDNOW_master.txt").read_text().splitlines()
+    file.write_text("\n".join([head, *(line for line in lines if int(line.split()[0]) % one_in == 0)]) + "\n")

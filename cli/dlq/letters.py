@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.dlq.filters import COLUMNS, Filter
 from headrace import event
 from headrace.dead_letter import DeadLetter, Reason, Unavailable
+from headrace.errors import in_a_line
 from headrace.lake import LakeSettings, load_catalog
 
 TABLE = "bronze.dead_letters"
@@ -156,4 +157,4 @@ class Ids:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable(f"the lake: {str(getattr(error, 'orig', None) or error).splitlines()[0][:300]}")
+    return Unavailable(f"the lake: {in_a_line(error)}")

@@ -28,6 +28,7 @@ from dags.upkeep.main import cursor_of
 from dags.upkeep.tables import LEAST_ORPHAN_HOURS
 from headrace import event
 from headrace.dead_letter import Unavailable
+from headrace.errors import in_a_line
 from headrace.kafka import DEAD_LETTER_TOPICS
 from headrace.online import OnlineStore
 from headrace.privacy import pseudonym
@@ -230,7 +231,7 @@ def _servers(env: Mapping[str, str]) -> Iterator[None]:
     except Busy as busy:
         fail(str(busy))
     except psycopg2.Error as error:
-        fail(f"PostgreSQL (LAKE_CATALOG_URL): {str(error).splitlines()[0]}")
+        fail(f"PostgreSQL (LAKE_CATALOG_URL): {in_a_line(error)}")
     except TrinoQueryError as error:
         fail(f"Trino: {' '.join(error.message.split())}: what was begun is not ended, run it again")
     except (Error, HttpError, requests.RequestException):

@@ -28,6 +28,7 @@ from pyiceberg.types import IcebergType, IntegerType, LongType, NestedField, Str
 from sqlalchemy.exc import SQLAlchemyError
 
 from headrace.dead_letter import Unavailable
+from headrace.errors import in_a_line
 from headrace.messages import Partition
 from headrace.runner import Rewind
 from loaders.batch.files import write_files
@@ -166,4 +167,4 @@ def _old_snapshots(metadata: TableMetadata) -> list[int]:
 
 
 def _unavailable(name: str, error: Exception) -> Unavailable:
-    return Unavailable(f"lake, {name}: {str(getattr(error, 'orig', None) or error).splitlines()[0][:300]}")
+    return Unavailable(f"lake, {name}: {in_a_line(error)}")

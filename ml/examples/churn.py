@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from headrace.errors import in_a_line
 from ml.contract import AS_OF, KNOWN_AT, LABEL, Data, Tables
 from ml.errors import BadData
 from ml.rolling import past
@@ -50,7 +51,7 @@ def purchases_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Dat
     try:
         [[snapshot]] = spark.sql("SELECT snapshot_id FROM lake.silver.purchase.refs WHERE name = 'main'").collect()
     except Exception as error:
-        raise BadData(f"lake.silver.purchase: {str(error).splitlines()[0][:200]}: run the DAG `curate` first") from None
+        raise BadData(f"lake.silver.purchase: {in_a_line(error)}: run the DAG `curate` first") from None
     table = spark.read.option("snapshot-id", snapshot).table("lake.silver.purchase")
     if source := settings.get("CHURN_SOURCE"):
         table = table.where(F.col("source") == source)

@@ -6,6 +6,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from headrace.errors import in_a_line
 from ml.contract import AS_OF, KNOWN_AT, LABEL, WANTED, Data, Tables
 from ml.errors import BadData
 
@@ -43,7 +44,7 @@ def events_of_lake(spark: "SparkSession", settings: Mapping[str, str]) -> Data:
         try:
             [[snapshot]] = spark.sql(f"SELECT snapshot_id FROM lake.silver.{name}.refs WHERE name = 'main'").collect()
         except Exception as error:
-            raise BadData(f"lake.silver.{name}: {str(error).splitlines()[0][:200]}: run the DAG `curate` first") from None
+            raise BadData(f"lake.silver.{name}: {in_a_line(error)}: run the DAG `curate` first") from None
         of[name] = spark.read.option("snapshot-id", snapshot).table(f"lake.silver.{name}")
         snapshots.append(f"{name}@{snapshot}")
     return Data(_shop(of, settings), f"lake.silver: {', '.join(snapshots)}")

@@ -43,9 +43,7 @@ class Life:
         return path
 
     def step(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        env = {**model_servers.environment(self.place), **settings}
-        command = [model_servers.python(self.place), "-m", "ml", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=2400, check=False)
+        return model_servers.step(self.place, *arguments, **settings)
 
     def done(self, *arguments: str) -> dict[str, Any]:
         """What a step that works says."""

@@ -26,18 +26,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("models")
     made = model_servers.place_in(folder, {"ENRICHMENT_API_DATA_FILE": str(folder / "some.txt"), "ML_SPARK_MEMORY": "1g"})
     model_servers.bring(made)
-    lines = (ROOT / ".runtime/data/cdnow/CDNOW_master.txt").read_text().splitlines()
-    (folder / "some.txt").write_text(
-        "\n".join([lines[0], *(line for line in lines[1:] if int(line.split()[0]) % (23_570 // CUSTOMERS) == 0)]) + "\n"
-    )
+    model_servers.some_customers(folder / "some.txt", 23_570 // CUSTOMERS)
     return made
 
 
 def step(place: Place, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     """A step in the models' environment. (Without the lake, which these need not.)"""
-    env = {**model_servers.environment(place), "LAKE_CATALOG_URL": "", **more}
-    command = [model_servers.python(place), "-m", "ml", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
+    return model_servers.step(place, *arguments, **{"LAKE_CATALOG_URL": "", **more})
 
 
 def scenario(folder: Path, name: str, **changes: Any) -> Path:

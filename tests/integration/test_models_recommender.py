@@ -20,7 +20,6 @@ from ml.scenario import Scenario, named
 from producers.simulate.history import write
 from runtime.component import Place
 from tests import model_servers
-from tests.collector_real_kafka import ROOT
 
 pytestmark = pytest.mark.timeout(1800)  # a fresh machine fetches the environments first
 BEGINS, WEEK = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=7)
@@ -40,9 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def step(place: Place, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    env = {**model_servers.environment(place), "LAKE_CATALOG_URL": ""}
-    command = [model_servers.python(place), "-m", "ml", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=2400, check=False)
+    return model_servers.step(place, *arguments, LAKE_CATALOG_URL="")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The model that the API serves is learnt from what the API would have seen: the same rows, the same values to the last bit."""
 
 import json
-import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from enrichment_api import history
 from enrichment_api.train import outcome
 from headrace.features import FEATURES, features
 from ml.keeping import Run
-from ml.scenario import named
 from runtime.component import Place
 from tests import model_servers
-from tests.collector_real_kafka import ROOT
 
+pytestmark = pytest.mark.timeout(1800)  # a fresh machine fetches the environments first
 ONE_IN = 20  # of CDNOW's customers
 
 
@@ -26,8 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("models")
     made = model_servers.place_in(folder, {"ENRICHMENT_API_DATA_FILE": str(folder / "some.txt"), "ML_SPARK_MEMORY": "1g"})
     model_servers.bring(made)
-    lines = (ROOT / ".runtime/data/cdnow/CDNOW_master.txt").read_text().splitlines()
-    (folder / "some.txt").write_text("\n".join([lines[0], *(line for line in lines[1:] if int(line.split()[0]) % ONE_IN == 0)]) + "\n")
+    model_servers.some_customers(folder / "some.txt", ONE_IN)
     return made
 
 
@@ -35,9 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def prepared(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What training reads, made by Spark."""
     run = Run(tmp_path_factory.mktemp("runs") / "first")
-    env = {**model_servers.environment(place), "LAKE_CATALOG_URL": ""}
-    command = [model_servers.python(place), "-m", "ml", "prepare", "--scenario", str(named("repurchase")), "--run", str(run.folder)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500, check=False)
+    done = model_servers.step(place, "prepare", "--scenario", "repurchase", "--run", str(run.folder), LAKE_CATALOG_URL="")
     assert done.returncode == 0, done.stderr[-3000:]
     return run
 

@@ -28,7 +28,11 @@ _ASK_SECONDS = 1.0
 
 
 class LagGauge:
-    """Keeps LAG up to date, at most every `every` seconds. It asks Kafka: what the consumer has seen stands still while it is paused."""
+    """Keeps LAG up to date, at most every `every` seconds.
+
+    While the consumer reads, each answer to its fetches says where a partition ends. To ask Kafka then would hold all up: a question
+    waits behind the fetch that is under way, which waits for messages (fetch.wait.max.ms for each partition asked for).
+    """
 
     def __init__(self, consumer: Consumer, every: float = 5.0) -> None:
         self._consumer = consumer
@@ -40,17 +44,23 @@ class LagGauge:
         """These are committed (negative: nothing is)."""
         self._final.update(offsets)
 
-    def update(self) -> None:
-        """Set the gauge of each assigned partition, if it is time to. Takes a moment where Kafka is away."""
+    def update(self, paused: bool) -> None:
+        """Set the gauge of each assigned partition, if it is time to. `paused`: some are not read, what the consumer has seen of them
+        stands still, so Kafka is asked. That takes a moment where Kafka is away."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + self._every
         with suppress(KafkaException):  # another time
             for at in self._consumer.assignment():
-                low, high = self._consumer.get_watermark_offsets(at, timeout=_ASK_SECONDS) or (0, 0)
-                final = max(low, self._final.get((at.topic, at.partition), low))
-                LAG.labels(at.topic, str(at.partition)).set(max(0, high - final))
+                place = (at.topic, at.partition)
+                seen = not paused and self._final.get(place, -1) >= 0
+                low, high = self._consumer.get_watermark_offsets(at, timeout=_ASK_SECONDS, cached=seen) or (-1, -1)
+                if high < 0:
+                    continue  # Kafka is away, or nothing was fetched yet
+                if not seen:  # what Kafka has deleted needs nobody any more
+                    self._final[place] = max(low, self._final.get(place, low))
+                LAG.labels(at.topic, str(at.partition)).set(max(0, high - self._final[place]))
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """No longer ours: another process reports them."""

@@ -137,7 +137,7 @@ class Runner(Generic[T]):
             while not self._stop.is_set():
                 self._until_available(self._settle)
                 self._read()
-                self._lag.update()
+                self._lag.update(paused=self._alone is not None)
                 if self._batch.is_full(self._limits, self._clock()):
                     self._finish()
             self._marks.try_release()
@@ -347,7 +347,7 @@ class Runner(Generic[T]):
         while (left := until - self._clock()) > 0 and not self._stop.is_set():
             self._consumer.pause(self._consumer.assignment())
             self._kept += self._poll(_CHUNK, min(left, _IDLE_SECONDS))
-            self._lag.update()
+            self._lag.update(paused=True)
 
     def _resume(self) -> None:
         """Read on from all partitions, or from the one that is to be alone."""

@@ -13,7 +13,7 @@ LOCKS := $(patsubst %.in,%,$(wildcard requirements/*.in))
 ALONE := requirements/postgres requirements/cdnow requirements/flights
 FUZZ_TARGETS := cloudevents segment otlp_json otlp_protobuf inflate write_key binary keys http2
 
-.PHONY: help native try-native env secrets compose-tool test-compose audit up down status logs clean demo demo-ml demo-drift docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-serving bench-lake bench-scoring verify verify-controls lock lock-jars services dev
+.PHONY: help native try-native env secrets compose-tool test-compose audit up down status logs clean demo demo-ml demo-drift docs test fuzz lint bench bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-serving bench-queue bench-lake bench-scoring verify verify-controls lock lock-jars services dev
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,7 +70,7 @@ lint: dev ## ruff, mypy, the import rules, the tracking plan (AGAINST=origin/mai
 fuzz: dev native ## Fuzz what reads a client's bytes, SECONDS (60) for each target, or one of them (TARGET=segment)
 	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do echo "$$target" && $(PYTHON) -m tests.fuzz.collector $$target -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
-bench: bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-serving bench-lake bench-scoring ## All measurements (tables go to benchmarks/results/)
+bench: bench-startup bench-collector bench-enricher bench-loaders bench-curate bench-serving bench-queue bench-lake bench-scoring ## All measurements (tables go to benchmarks/results/)
 
 bench-startup: dev ## Time to start and idle memory, on a platform of its own (COLD=1: from nothing)
 	@$(PYTHON) -m benchmarks.startup $(if $(COLD),--cold)
@@ -89,6 +89,9 @@ bench-curate: dev ## What a curation costs by the size of silver and of its inpu
 
 bench-serving: dev ## Scores a second of the enrichment API and the p99 of one event (a running platform is not needed; ARGS)
 	@$(PYTHON) -m benchmarks.serving $(ARGS)
+
+bench-queue: dev ## Scoring through Kafka: requests a second of the worker and of Spark (a running platform is not needed; ARGS)
+	@$(PYTHON) -m benchmarks.queue $(ARGS)
 
 bench-lake: dev native ## A million simulated events and CDNOW, from the producers to gold, on a platform of its own (ARGS)
 	@$(PYTHON) -m benchmarks.lake $(ARGS)

@@ -8,6 +8,7 @@
     make --scenario NAME|FILE --run FOLDER         all four, for every unit, here
     score --scenario NAME|FILE --run FOLDER        what the champions have not scored yet [--since DAY]
     watch --scenario NAME|FILE                     the champion's predictions beside what came true [--until DAY] [--rows FILE]
+    stream                                         what stands in a topic of Kafka, until SIGTERM (settings SCORING_STREAM_…)
 
 A folder that is only a name is one in ML_RUNS_DIR.
 """
@@ -23,7 +24,7 @@ from headrace.settings import use_env_file
 from ml.errors import Mendable
 from ml.keeping import Run, shown
 from ml.scenario import Scenario, named
-from ml.settings import Settings
+from ml.settings import Settings, StreamSettings
 
 _NEEDS = {
     "prepare": ("scenario",),
@@ -33,6 +34,7 @@ _NEEDS = {
     "make": ("scenario",),
     "score": ("scenario",),
     "watch": ("scenario",),
+    "stream": (),
 }
 
 
@@ -40,6 +42,8 @@ def main() -> None:
     """Run one step. What a person can mend is one line on stderr, and status 1."""
     given = _arguments()
     use_env_file()
+    if given.step == "stream":
+        return _stream()
     settings = Settings.load()
     try:
         if given.step == "watch":
@@ -68,6 +72,15 @@ def main() -> None:
             _say({"step": given.step, "unit": given.unit, **_of_unit(given.step, run, given.unit, settings)})
     except Mendable as problem:
         sys.exit(f"ml {given.step}: {problem}")
+
+
+def _stream() -> None:
+    from ml.streaming import stream
+
+    try:
+        stream(StreamSettings.load(), os.environ, _say)
+    except Mendable as problem:
+        sys.exit(f"ml stream: {problem}")
 
 
 def _prepare(given: argparse.Namespace, run: Run, settings: Settings) -> dict[str, Any]:
@@ -116,7 +129,7 @@ def _arguments() -> argparse.Namespace:
     steps = parser.add_subparsers(dest="step", required=True)
     for name, needs in _NEEDS.items():
         step = steps.add_parser(name)
-        if name != "watch":
+        if name not in ("watch", "stream"):
             step.add_argument("--run", type=Path, required=True, help="the folder of the run")
         for need in needs:
             step.add_argument(f"--{need}", required=True)

@@ -31,3 +31,7 @@ class NotKept(Mendable):
 
 class Away(Mendable):
     """The lake's catalog does not answer, or another run holds the table."""
+
+
+class Stopped(Mendable):
+    """Scoring a stream cannot go on; started again, it goes on where it was."""

@@ -14,6 +14,7 @@ from runtime.servers.models import Models
 from runtime.servers.postgres import Postgres
 from runtime.servers.redis import Redis
 from runtime.servers.spark import Spark
+from runtime.servers.stream import ScoringStream
 from runtime.servers.superset import Superset
 from runtime.servers.trino import Trino
 from runtime.services import Services
@@ -33,7 +34,9 @@ def components(profile: str, env: Env) -> list[Component]:
     if profile == "core":
         return core
     full = [*core, Trino(), Spark(), Dbt(), Airflow(), Superset()]
-    return full if profile == "full" else [*full, Mlflow(), Models()]
+    if profile == "full":
+        return full
+    return [*full, Mlflow(), Models(), *([ScoringStream()] if env.get("SCORING_STREAM") == "on" else [])]
 
 
 def programs_of(parts: Sequence[Component], place: Place) -> list[tuple[Component, Program]]:

@@ -32,6 +32,19 @@ def first_feature() -> bytes:
     return _made([helper.make_node("Gather", ["features", "first"], ["probabilities"], axis=1)], first=np.array([0, 0], np.int64))
 
 
+def of_all_features() -> bytes:
+    """A model whose score depends on each feature."""
+    weights = np.linspace(0.01, 0.05, len(FEATURES), dtype=np.float32)
+    return _made(
+        [
+            helper.make_node("MatMul", ["features", "weights"], ["sums"]),
+            helper.make_node("Tanh", ["sums"], ["signed"]),
+            helper.make_node("Abs", ["signed"], ["probabilities"]),
+        ],
+        weights=np.column_stack([weights, weights]),
+    )
+
+
 def nonsense_for_large_quantities(score: float, above: float) -> bytes:
     """A model that gives `score`, but not a number where the first feature is greater than `above`: it passes a trial with small ones."""
     return _made(

@@ -14,6 +14,6 @@ class WorkerSettings(service.ConsumerSettings):
     group: str = "headrace.scoring-worker"
     metrics_port: int = 9104
     partitions: int = Field(validation_alias="KAFKA_PARTITIONS", default=3, ge=1)
-    max_batch_messages: int = Field(default=1_000, ge=1)
+    max_batch_messages: int = Field(default=4_000, ge=1)
     max_batch_bytes: int = Field(default=8_000_000, ge=1)
     max_batch_seconds: float = Field(default=0.05, gt=0)

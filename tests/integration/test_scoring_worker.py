@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
 from enrichment_api.queue.stage import REPLIES, REQUESTS
 from headrace import dead_letter
-from headrace.kafka import consumer_config, ensure_topics, producer_config
+from headrace.kafka import ensure_topics
 from tests import models
 from tests.collector_real_kafka import ROOT, RealKafka, free_port
 from tests.enrichment_api_process import AWAY
+from tests.integration.scoring import ask, messages, request
 
 MINE = f"{REPLIES}.team-a"
 
@@ -58,34 +56,15 @@ def worker(kafka: str, folder: Path, **settings: str) -> Iterator["subprocess.Po
     assert "Traceback" not in (folder / "log").read_text(), (folder / "log").read_text()[-3000:]
 
 
-def ask(kafka: str, *requests: Any) -> None:
-    producer = Producer(producer_config(kafka))
-    for request in requests:
-        producer.produce(REQUESTS, request if isinstance(request, bytes) else json.dumps(request).encode())
-        producer.poll(0)
-    assert producer.flush(60) == 0
-
-
-def request(name: str, quantity: float, reply_to: str | None = None, **changed: Any) -> dict[str, Any]:
-    event = {"id": name, "source": "shop", "type": "purchase", "time": "2026-11-22T00:00:00Z", "subject": "c-1"} | changed
-    said = {"correlation_id": name, "event": event | {"data": {"quantity": quantity, "amount_usd": 1}}}
-    return said | ({"reply_to": reply_to} if reply_to else {})
-
-
 def read(kafka: str, topic: str, wanted: set[str] | int, name: str = "correlation_id") -> dict[str, Any]:
     """The messages of `topic` until all of `wanted` (or so many) are there, by name. None may come twice."""
-    consumer, found = Consumer(consumer_config(kafka, f"test-{uuid.uuid4()}")), Counter[str]()
-    consumer.subscribe([topic])
     values: dict[str, Any] = {}
-    until = time.monotonic() + 240
-    while len(values) < wanted if isinstance(wanted, int) else wanted - set(values):
-        assert time.monotonic() < until, f"only {len(values)} came"
-        for message in consumer.consume(500, 1.0):
-            value = json.loads(message.value() or b"")
-            found[value[name]] += 1
+    for some in messages(kafka, topic):
+        for _, value in some:
+            assert value[name] not in values, f"{value[name]} came twice"
             values[value[name]] = value
-    consumer.close()
-    assert {value for value, count in found.items() if count > 1} == set()
+        if len(values) >= wanted if isinstance(wanted, int) else wanted <= set(values):
+            break
     return values
 
 
@@ -121,9 +100,4 @@ def test_who_asked_before_a_kill_is_answered_after_it_and_once(kafka: str, folde
 
 
 def _until_some_are_answered(kafka: str) -> None:
-    consumer = Consumer(consumer_config(kafka, f"test-{uuid.uuid4()}", auto_offset_reset="latest"))
-    consumer.subscribe([REPLIES])
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not consumer.consume(1, 1.0):
-        pass
-    consumer.close()
+    next(messages(kafka, REPLIES, 120, auto_offset_reset="latest"))

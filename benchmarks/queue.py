@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 from zlib import crc32
 
 import psutil
@@ -84,7 +85,13 @@ def _ask(kafka: str, count: int) -> None:
 
 def _request(name: str, reply_to: str) -> bytes:
     number = crc32(name.encode()) % 1_000_003
-    event = {"id": name, "source": "bench", "type": "purchase", "time": "2026-11-22T00:00:00Z", "subject": f"c-{number % 50_000}"}
+    event: dict[str, Any] = {
+        "id": name,
+        "source": "bench",
+        "type": "purchase",
+        "time": "2026-11-22T00:00:00Z",
+        "subject": f"c-{number % 50_000}",
+    }
     event["data"] = {"quantity": 1 + number % 7, "amount_usd": number / 100}
     return json.dumps({"correlation_id": name, "reply_to": reply_to, "event": event}).encode()
 

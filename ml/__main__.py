@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headrace.settings import use_env_file
+from ml import engines
 from ml.errors import Mendable
 from ml.keeping import Run, shown
 from ml.scenario import Scenario, named
@@ -42,6 +43,7 @@ def main() -> None:
     """Run one step. What a person can mend is one line on stderr, and status 1."""
     given = _arguments()
     use_env_file()
+    engines.known(os.environ)
     if given.step == "stream":
         return _stream()
     settings = Settings.load()

@@ -9,6 +9,7 @@ import msgspec
 
 from ml import leaks
 from ml.contract import AS_OF, LABEL, FeatureSet
+from ml.engines import JARS
 from ml.errors import BadData, Leak
 from ml.keeping import Run, step, write_json
 from ml.scenario import SCORE, Scenario, load, moment, units
@@ -33,7 +34,7 @@ def prepare(
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "scenario.yaml").write_text(scenario.dump())
     with step(run.folder, "prepare", [run.folder / "scenario.yaml"]) as figures:
-        with session(env, cores, lake=bool(env.get("LAKE_CATALOG_URL") and env.get("SPARK_JARS")), brief=True) as spark:
+        with session(env, cores, lake=bool(env.get("LAKE_CATALOG_URL") and env.get(JARS)), brief=True) as spark:
             data = source(spark, {**env, **scenario.settings})
             rows = _rows(of, data.tables)
             fresh = run.folder / "prepared.new"
@@ -61,7 +62,10 @@ def prepare(
 def _rows(of: FeatureSet, tables: Any) -> "DataFrame":
     from pyspark.sql import functions as F
 
-    described = of.features(tables, of.asked(tables))
+    asked = of.asked(tables)
+    described = of.features(tables, asked)
+    if dropped := sorted(set(asked.columns) - set(described.columns)):
+        raise BadData(f"features: {', '.join(dropped)} of `asked` is not in what `features` gives: it has to add columns, and drop none")
     numbers = [F.col(name).cast("double").alias(name) for name in of.columns]
     others = [name for name in described.columns if name not in of.columns]
     return of.label(tables, described.select(*others, *numbers)).where(F.col(LABEL).isNotNull())

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml.engines import JARS, JAVA, class_path
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -26,8 +28,8 @@ def session(
     """
     from pyspark.sql import SparkSession
 
-    if env.get("JAVA17_HOME"):
-        os.environ["JAVA_HOME"] = env["JAVA17_HOME"]
+    if env.get(JAVA):
+        os.environ["JAVA_HOME"] = env[JAVA]
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ["PYTHONPATH"] = os.pathsep.join((str(_ROOT), *filter(None, (os.environ.get("PYTHONPATH"),))))  # workers import `ml` too
     os.environ["TZ"] = "UTC"  # Spark gives moments to Python in the zone of the process
@@ -74,10 +76,10 @@ def session(
 
 
 def _lake(env: Mapping[str, str], wanted: bool) -> dict[str, str]:
-    """What Spark has to know of Iceberg before it starts."""
-    if not env.get("SPARK_JARS"):
+    """What Spark has to know of Iceberg before it starts. Raises BadData."""
+    if not wanted and not env.get(JARS):
         return {}
-    jars = ":".join(sorted(str(jar.absolute()) for jar in Path(env["SPARK_JARS"]).glob("*.jar")))
+    jars = class_path(env, JARS)
     extensions = {"spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"}
     catalog = {_LAKE: "org.apache.iceberg.spark.SparkCatalog", f"{_LAKE}.type": "jdbc"} if wanted else {}
     return {"spark.driver.extraClassPath": jars, **extensions, **catalog}

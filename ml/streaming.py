@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ml.contract import Answers, Message, Written
+from ml.engines import JARS, KAFKA_JARS, class_path
 from ml.errors import BadData, Stopped
 from ml.scenario import load
 from ml.settings import StreamSettings
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming import StreamingQuery
 
-JARS = "SPARK_KAFKA_JARS"
 _ROWS = 1_000  # at most, in one Arrow batch
 _PATIENCE = 20.0  # seconds for a batch to end, once we are asked to
 _SCHEMA = "topic STRING, key BINARY, value BINARY"
@@ -34,12 +34,12 @@ def stream(settings: StreamSettings, env: Mapping[str, str], say: Callable[[dict
     """Answer until SIGTERM or SIGINT, and tell of each batch. Raises BadData, BadScenario, Stopped."""
     answers, topics = _usable(settings)
     conf = {
-        "spark.driver.extraClassPath": _jars(env),
+        "spark.driver.extraClassPath": class_path(env, KAFKA_JARS),
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(_ROWS),
         # The newer reader ends the query after a batch that was cut off and is done again: apache/spark#55236.
         "spark.sql.streaming.disabledV2MicroBatchReaders": "org.apache.spark.sql.kafka010.KafkaSourceProvider",
     }
-    with session({**env, "SPARK_JARS": ""}, settings.cores, conf=conf) as spark:
+    with session({**env, JARS: ""}, settings.cores, conf=conf) as spark:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):  # PySpark has set one for SIGINT
             signal.signal(number, lambda *_: stop.set())
@@ -167,14 +167,6 @@ def options(settings: StreamSettings) -> dict[str, str]:
     if security.ca_file:
         told |= {"kafka.ssl.truststore.type": "PEM", "kafka.ssl.truststore.location": str(Path(security.ca_file).absolute())}
     return told
-
-
-def _jars(env: Mapping[str, str]) -> str:
-    """The class path of Spark's Kafka. Raises BadData."""
-    found = sorted(str(jar.absolute()) for jar in Path(env[JARS]).glob("*.jar")) if env.get(JARS) else []
-    if not found:
-        raise BadData(f"{JARS}={env.get(JARS, '')}: no jars: `make up PROFILE=models` brings them to .runtime/servers/spark-kafka-jars")
-    return ":".join(found)
 
 
 def _said(error: Exception) -> str:

@@ -147,7 +147,7 @@ class _Recommender:
                 "price_to_usual": F.col("price") / F.col("usual"),
                 self.segment: F.when(F.col("purchases") == 0, "never bought").when(F.col("purchases") <= 3, "few").otherwise("many"),
             }
-        ).select(*self.key, AS_OF, *self.columns, self.segment)
+        ).select(*asked.columns, *self.columns, self.segment)
 
     def label(self, tables: Tables, asked: "DataFrame") -> "DataFrame":
         """1 for a product that the customer buys in the 7 days from `as_of` on; unknown where the data end before these do.

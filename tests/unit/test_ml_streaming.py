@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from ml.errors import BadData
 from ml.settings import StreamSettings
-from ml.streaming import JARS, _jars, options
+from ml.streaming import options
 
 
 def settings(**of: Any) -> StreamSettings:
@@ -49,13 +48,3 @@ def test_java_is_told_name_password_and_authority(mechanism: str, module: str, t
         "kafka.ssl.truststore.type": "PEM",
         "kafka.ssl.truststore.location": str(ca),
     }
-
-
-def test_a_folder_without_jars_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=f"{JARS}={tmp_path}: no jars: `make up PROFILE=models`"):
-        _jars({JARS: str(tmp_path)})
-    with pytest.raises(BadData, match=f"{JARS}=: no jars"):
-        _jars({})
-    (tmp_path / "b.jar").touch()
-    (tmp_path / "a.jar").touch()
-    assert _jars({JARS: str(tmp_path)}) == f"{tmp_path}/a.jar:{tmp_path}/b.jar"

@@ -113,8 +113,11 @@ def _parts(table: "Table", champions: Mapping[str, int]) -> Iterator[Columns]:
     """The newest rows of the champions, a batch at a time."""
     from pyiceberg.expressions import And, Or
 
-    if missing := sorted(set(KEY) - set(table.schema().column_names)):
+    names = set(table.schema().column_names)
+    if missing := sorted(set(KEY) - names):
         raise NotForCustomers(f"it has no column {' and '.join(missing)}: only scores of customers are looked up")
+    if others := sorted(names - {*KEY, *_NAMES, "run_id"}):
+        raise NotForCustomers(f"it has many scores of a customer, by {' and '.join(others)}: only one each is looked up")
     if not champions:
         return
     theirs: list[BooleanExpression] = [And(_equal("model", name), _equal("model_version", version)) for name, version in champions.items()]

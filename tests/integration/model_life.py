@@ -66,12 +66,12 @@ class Life:
 
 
 @contextmanager
-def life_in(folder: Path) -> Iterator[Life]:
+def life_in(folder: Path, **settings: str) -> Iterator[Life]:
     """MLflow of our own with a database, a bucket's folder and a namespace that nobody else has, until the block ends."""
     mark = uuid.uuid4().hex[:8]
     own = {"MLFLOW_DATABASE_URL": f"{os.environ['POSTGRES_URL']}/mlflow_{mark}", "MLFLOW_ARTIFACTS": f"s3://lake/mlflow-{mark}"}
     data = {"ENRICHMENT_API_DATA_FILE": str(ROOT / ".runtime/data/cdnow/CDNOW_master.txt")}
-    place = model_servers.place_in(folder, {**{name: os.environ[name] for name in _SHARED}, **own, **data})
+    place = model_servers.place_in(folder, {**{name: os.environ[name] for name in _SHARED}, **own, **data, **settings})
     model_servers.bring(place)
     namespace = f"gold_test_{mark}"
     with model_servers.running(place, Mlflow()):

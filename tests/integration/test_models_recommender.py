@@ -2,52 +2,49 @@
 
 import json
 import math
-import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pandas as pd
 import pytest
-import yaml
 
 from ml.keeping import Run
-from ml.scenario import Scenario, named
 from producers.simulate.history import write
-from runtime.component import Place
-from tests import model_servers
+from tests.integration import lakes
+from tests.integration.model_life import Life, life_in
 
-pytestmark = pytest.mark.timeout(1800)  # a fresh machine fetches the environments first
+# A fresh machine fetches the environments first.
+pytestmark = [pytest.mark.usefixtures("servers"), pytest.mark.timeout(1800)]
 BEGINS, WEEK = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=7)
 WEEKS, CANDIDATES = 8, 8
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def life(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     folder = tmp_path_factory.mktemp("recommender")
-    made = model_servers.place_in(folder, {"ML_SHOP_FILE": str(folder / "shop.jsonl"), "ML_SPARK_MEMORY": "1g"})
-    model_servers.bring(made)
     write(folder / "shop.jsonl", 7, 6_000, BEGINS, 98)
     write(folder / "another.jsonl", 8, 1_000, BEGINS, 98)
     with (folder / "shop.jsonl").open("a") as file:  # customers and products of the same ids, and others
         file.write((folder / "another.jsonl").read_text().replace('"source":"simulate"', '"source":"another"'))
-    return made
-
-
-def step(place: Place, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return model_servers.step(place, *arguments, LAKE_CATALOG_URL="")
+    with life_in(folder, ML_SHOP_FILE=str(folder / "shop.jsonl"), ML_SPARK_MEMORY="1g") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def run(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    made = Run(tmp_path_factory.mktemp("runs") / "first")
-    done = step(place, "prepare", "--scenario", "recommender", "--run", str(made.folder), "--trials", "2")
-    assert done.returncode == 0, done.stderr[-3000:]
+def run(life: Life) -> Run:
+    made = Run(life.folder / "first")
+    life.done("prepare", "--scenario", str(life.scenario("recommender", "recommender")), "--run", str(made.folder), "--trials", "2")
     return made
+
+
+@pytest.fixture(scope="module")
+def trained(life: Life, run: Run) -> Run:
+    life.done("train", "--run", str(run.folder), "--unit", "recommender")
+    return run
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,8 @@ def deeds(file: Path) -> list[Deed]:
     return found
 
 
-def test_candidates_features_and_labels_are_what_a_plain_loop_says(place: Place, run: Run) -> None:
-    known = deeds(place.state / "shop.jsonl")
+def test_candidates_features_and_labels_are_what_a_plain_loop_says(life: Life, run: Run) -> None:
+    known = deeds(life.folder / "shop.jsonl")
     rows = pd.read_parquet(run.prepared)
     rows["as_of"] = pd.to_datetime(rows["as_of"], utc=True)
     assert set(rows["as_of"]) == {pd.Timestamp(BEGINS + number * WEEK) for number in range(1, 14)}
@@ -162,21 +159,36 @@ def test_no_feature_knows_the_future(run: Run) -> None:
     assert checked["rows"] >= 800
 
 
-def test_a_planted_leak_is_caught(place: Place, tmp_path: Path) -> None:
-    leaky = tmp_path / "leaky.yaml"
-    changed = {**msgspec.to_builtins(Scenario.read(named("recommender"))), "features": "ml.examples.planted:WeekOfSales"}
-    leaky.write_text(yaml.safe_dump(changed))
-    done = step(place, "prepare", "--scenario", str(leaky), "--run", str(tmp_path / "run"))
+def test_a_planted_leak_is_caught(life: Life) -> None:
+    leaky = life.scenario("leaky", "recommender", features="ml.examples.planted:WeekOfSales")
+    done = life.step("prepare", "--scenario", str(leaky), "--run", str(life.folder / "leaky"))
     assert done.returncode == 1
     assert "popularity of source " in done.stderr.splitlines()[-1]
     assert "without the future" in done.stderr.splitlines()[-1]
 
 
-def test_lists_are_in_a_better_order_than_by_popularity(place: Place, run: Run) -> None:
-    done = step(place, "train", "--run", str(run.folder), "--unit", "recommender")
-    assert done.returncode == 0, done.stderr[-3000:]
-    metrics = json.loads((run.folder / "units/recommender/metrics.json").read_text())
+def test_lists_are_in_a_better_order_than_by_popularity(trained: Run) -> None:
+    metrics = json.loads((trained.folder / "units/recommender/metrics.json").read_text())
     ours, popular = (metrics[who]["ranking"] for who in ("model", "baseline"))
     assert ours["lists"] == popular["lists"] > 50
     assert ours["hit_rate"] > popular["hit_rate"]
     assert ours["mrr"] > popular["mrr"]
+
+
+def test_each_candidate_of_the_week_that_begins_is_scored_once(life: Life, trained: Run) -> None:
+    judged = life.done("judge", "--run", str(trained.folder), "--unit", "recommender")
+    assert judged["gate"] == "passed", judged
+    life.done("register", "--run", str(trained.folder), "--unit", "recommender")
+    assert life.headrace("promote", "recommender", "1", "--why", "a better order").returncode == 0
+    of = str(life.folder / "recommender.yaml")
+    scored, again = (life.done("score", "--scenario", of, "--run", str(life.folder / name)) for name in ("score1", "score2"))
+    rows = lakes.catalog().load_table(f"{life.namespace}.scores").scan().to_pandas()
+    assert (scored["rows"], again["rows"]) == (len(rows), 0)
+    as_of = BEGINS + 14 * WEEK
+    candidates = _expected([deed for deed in deeds(life.folder / "shop.jsonl") if deed.source == "simulate"], as_of)
+    mine = rows[rows["source"] == "simulate"]
+    assert {*zip(mine["customer_id"], mine["product"], strict=True)} == set(candidates)
+    assert len(mine) == len(candidates) > 1_000
+    assert set(rows["as_of"]) == {pd.Timestamp(as_of)}
+    assert mine["score"].between(0, 1).all()
+    assert mine["score"].nunique() > 100

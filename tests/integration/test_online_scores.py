@@ -102,18 +102,25 @@ def test_what_did_not_change_is_not_written_again(url: str, scores: Scores) -> N
     assert store(url, "scores_churn", 10).written() == first
 
 
-def test_a_table_without_customers_is_said_once_and_nothing_is_written(
-    url: str, scores: Scores, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        (("flight", "score"), "it has no column customer_id and source"),
+        (("source", "customer_id", "product", "score"), "it has many scores of a customer, by product"),
+    ],
+)
+def test_a_table_that_has_no_score_for_each_customer_is_said_once_and_nothing_is_written(
+    url: str, scores: Scores, capsys: pytest.CaptureFixture[str], columns: tuple[str, ...], why: str
 ) -> None:
     lakes.catalog().drop_table(scores.name)
-    lakes.catalog().create_table(scores.name, pa.schema([("flight", pa.string()), ("score", pa.float64())]))
+    lakes.catalog().create_table(scores.name, pa.schema([(name, pa.float64() if name == "score" else pa.string()) for name in columns]))
     of = store(url, "scores_churn", 10)
     copy = ScoresCopy(lakes.catalog, of, scores.name, 15)
     copy.look()
     copy.look()
     lines = [line for line in capsys.readouterr().out.splitlines() if "not copied" in line]
     assert len(lines) == 1
-    assert "it has no column customer_id and source" in lines[0]
+    assert why in lines[0]
     assert of.written() is None
 
 

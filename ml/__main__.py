@@ -97,7 +97,7 @@ def _of_unit(step: str, run: Run, unit: str, settings: Settings) -> dict[str, An
         case "train":
             from ml.train import train
 
-            return train(run, unit)
+            return train(run, unit, settings.ray_address)
         case "judge":
             from ml.judging import judge_unit
             from ml.registry import Registry

@@ -30,7 +30,7 @@ class NotKept(Mendable):
 
 
 class Away(Mendable):
-    """The lake's catalog does not answer, or another run holds the table."""
+    """The lake's catalog or a Ray cluster does not answer, or another run holds the table."""
 
 
 class Stopped(Mendable):

@@ -21,7 +21,7 @@ from typing import Any
 from ml.errors import NotKept
 from ml.scenario import Scenario
 
-_LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "numpy", "pandas", "pyspark", "optuna", "mlflow-skinny")
+_LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "numpy", "pandas", "pyspark", "optuna", "ray", "mlflow-skinny")
 _ROOT = Path(__file__).resolve().parent.parent
 
 

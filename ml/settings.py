@@ -20,6 +20,7 @@ class Settings(Base):
     runs_dir: Path
     flights_dir: Path
     shop_file: Path
+    ray_address: Annotated[str, StringConstraints(pattern=r"^([^:/\s]+:\d+)?$")] = ""
     repurchase_source: str = Field("", validation_alias="REPURCHASE_SOURCE")
     mlflow_url: str = Field(validation_alias="MLFLOW_URL")
 

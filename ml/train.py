@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from typing import Any
 
 import numpy as np
@@ -10,21 +11,27 @@ from ml.contract import AS_OF, Learner
 from ml.export import Scorer, export
 from ml.gate import Report
 from ml.keeping import Run, step, threads, write_json
-from ml.measure import by_segment, fit, histogram, log_loss, ranking
+from ml.measure import by_segment, fit, histogram, ranking
 from ml.rows import Rows
 from ml.scenario import Scenario, load
 from ml.sizes import SIZES
+from ml.trials import Given, Trials, trials
 
 
-def train(run: Run, unit: str) -> dict[str, Any]:
-    """Train the unit and keep the model, its parameters, its predictions and its figures. Raises what `ml/errors.py` has."""
+def train(run: Run, unit: str, ray: str = "") -> dict[str, Any]:
+    """Train the unit and keep the model, its parameters, its predictions and its figures. Raises what `ml/errors.py` has.
+
+    `ray`: the address of the cluster that runs the trials; empty: they run here.
+    """
     scenario, folder = run.scenario(), run.unit(unit)
-    threads(SIZES[scenario.resources.of(unit)].cpus)
+    cpus = SIZES[scenario.resources.of(unit)].cpus
+    threads(cpus)
     folder.mkdir(parents=True, exist_ok=True)
     learner: Learner = load(scenario.model, "model")
     with step(folder, "train", [run.prepared, run.folder / "scenario.yaml"]) as figures:
         rows = Rows.read(run, unit)
-        parameters, tried = tune(scenario, learner, rows)
+        with trials(Given.of(scenario.model, scenario.seed, cpus, rows), ray) as where:
+            parameters, tried = tune(scenario, learner, where)
         estimator = learner.build(parameters, scenario.seed).fit(rows.x[rows.masks.fit], rows.y[rows.masks.fit])
         onnx, differs = export(estimator, rows.x)
         judged = rows.masks.judge
@@ -45,6 +52,7 @@ def train(run: Run, unit: str) -> dict[str, Any]:
             "judged_until": str(rows.as_of[judged].max()),
             "parameters": parameters,
             "trials": tried,
+            "machines": len(where.machines),
             "onnx_differs": differs,
             "auc": round(reports["model"].overall.auc, 4),
             "baseline_auc": round(reports["baseline"].overall.auc, 4),
@@ -54,19 +62,21 @@ def train(run: Run, unit: str) -> dict[str, Any]:
     return figures
 
 
-def tune(scenario: Scenario, learner: Learner, rows: Rows) -> tuple[dict[str, Any], int]:
-    """The parameters with the least log loss on the time before the held-out one, and how many were tried."""
+def tune(scenario: Scenario, learner: Learner, where: Trials) -> tuple[dict[str, Any], int]:
+    """The parameters with the least log loss on the time before the held-out one, and how many were tried.
+
+    As many as run at a time are asked for together and told in the order of asking: what is found depends on how many machines there are,
+    and not on which of them is faster.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    learn, tune = rows.masks.learn, rows.masks.tune
-
-    def loss(trial: "optuna.Trial") -> float:
-        estimator = learner.build(learner.space(trial), scenario.seed).fit(rows.x[learn], rows.y[learn])
-        return log_loss(rows.y[tune], estimator.predict_proba(rows.x[tune])[:, 1])
-
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=scenario.seed))
-    study.optimize(loss, n_trials=scenario.tuning.trials, timeout=scenario.tuning.seconds)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=scenario.seed, constant_liar=where.at_once() > 1))
+    until = time.monotonic() + scenario.tuning.seconds
+    while (left := scenario.tuning.trials - len(study.trials)) > 0 and time.monotonic() < until:
+        asked = [study.ask() for _ in range(min(where.at_once(), left))]
+        for trial, loss in zip(asked, where.losses([learner.space(each) for each in asked]), strict=True):
+            study.tell(trial, loss)
     return learner.space(optuna.trial.FixedTrial(study.best_params)), len(study.trials)
 
 

@@ -33,9 +33,10 @@ from runtime import java
 from runtime.component import Place
 from runtime.servers.models import Models
 from runtime.servers.stream import ScoringStream, jars
-from tests.collector_real_kafka import ROOT, RealKafka, free_port
+from tests.collector_real_kafka import ROOT, RealKafka
 from tests.enrichment_api_process import AWAY
 from tests.unit.test_train import write_purchases
+from verify.ports import free_port
 
 _PLACE = Place(ROOT, {})
 _SINGLES = {"worker": 200, "stream": 20}

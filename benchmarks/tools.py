@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from runtime.fetching import built_as_a_whole, pip_target, run
-from tests.collector_real_kafka import ROOT, free_port
+from tests.collector_real_kafka import ROOT
+from verify.ports import free_port
 
 OTEL_VERSION = "0.155.0"
 _TOOLS = ROOT / ".runtime" / "bench"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.collector_real_kafka import ROOT, free_port
+from tests.collector_real_kafka import ROOT
 from tests.kafka_reading import written
+from verify.ports import free_port
 
 KEY = "test-write-key"
 

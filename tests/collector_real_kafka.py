@@ -1,7 +1,6 @@
 """A Kafka of one's own, to be killed and frozen: the same server as the platform's, on free ports, in a folder of its own."""
 
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,14 +10,9 @@ from confluent_kafka.admin import AdminClient
 
 from runtime.component import Place
 from runtime.servers.kafka import Kafka
+from verify.ports import free_port
 
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RealKafka:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.collector_real_kafka import ROOT, free_port
+from tests.collector_real_kafka import ROOT
+from verify.ports import free_port
 
 AWAY = {
     "LAKE_CATALOG_URL": "postgresql://nobody:x@127.0.0.1:1/lake",

@@ -18,7 +18,8 @@ from runtime.servers.models import Models
 from runtime.servers.postgres import Postgres
 from runtime.servers.spark import jars
 from runtime.supervisor import clean_environment
-from tests.collector_real_kafka import ROOT, free_port
+from tests.collector_real_kafka import ROOT
+from verify.ports import free_port
 
 
 def place_in(folder: Path, settings: Mapping[str, str]) -> Place:

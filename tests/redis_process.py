@@ -9,7 +9,7 @@ from redis import Redis
 
 from runtime.preflight import ensure_packages
 from runtime.servers.redis import PACKAGES, config, link
-from tests.collector_real_kafka import free_port
+from verify.ports import free_port
 
 PASSWORD = "only-here"
 

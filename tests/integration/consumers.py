@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from headrace import event, kafka
 from headrace.event import EnrichedEvent, RawEvent, Receipt
 from headrace.service import Topics
+from verify.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 _PREFIX = {"enricher": "ENRICHER", "realtime-loader": "REALTIME_LOADER", "batch-loader": "BATCH_LOADER"}
@@ -129,7 +130,7 @@ class ConsumerProcess:
     def __init__(self, name: str, ours: Topics, instance: str = "0", namespace: str = "bronze", **settings: str) -> None:
         prefix = _PREFIX[name]
         self.log = Path(tempfile.mkstemp(prefix="consumer-", suffix=".log")[1])
-        self._metrics_port = _free_port()
+        self._metrics_port = free_port()
         mine = {"GROUP": f"{ours.prefix}{name}", "INSTANCE": instance, "METRICS_PORT": str(self._metrics_port)}
         settings = {f"{prefix}_{key}": value for key, value in mine.items()} | settings
         self._command = [sys.executable, str(Path(__file__).with_name("consumer_process.py")), name, ours.prefix, namespace]
@@ -209,19 +210,13 @@ class Supervised(ConsumerProcess):
         self._forget()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Gate:
     """A TCP way to a real server, which can be shut: then connections are cut and new ones refused."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname or "127.0.0.1", parts.port or 80)
-        self._port = _free_port()
+        self._port = free_port()
         self._listener: socket.socket | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self._port}".lstrip("@")).geturl()

@@ -15,10 +15,11 @@ from pyarrow.fs import FileSelector, S3FileSystem
 from pyiceberg.table import Table
 
 from headrace.service import Topics
-from tests.integration.consumers import ConsumerProcess, _free_port, enriched_event, eventually, pair, produce, topics
+from tests.integration.consumers import ConsumerProcess, enriched_event, eventually, pair, produce, topics
 from tests.integration.doomed_loader import Life, Line, Place
 from tests.integration.lakes import catalog, namespace
 from tests.integration.test_batch_loader import messages, places
+from verify.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -32,7 +33,7 @@ def environment(ours: Topics) -> dict[str, str]:
         **_SETTINGS,
         "BATCH_LOADER_GROUP": f"{ours.prefix}batch-loader",
         "BATCH_LOADER_INSTANCE": "0",
-        "BATCH_LOADER_METRICS_PORT": str(_free_port()),
+        "BATCH_LOADER_METRICS_PORT": str(free_port()),
         "SCHEMAS_DIR": str(Path("schemas").absolute()),
     }
 

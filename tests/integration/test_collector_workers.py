@@ -19,7 +19,7 @@ from headrace import event
 from tests.collector_load import Load, batch
 from tests.collector_mock_kafka import MockKafka, mock_kafka
 from tests.collector_process import KEY, CollectorProcess, collector
-from tests.collector_real_kafka import free_port
+from verify.ports import free_port
 
 WORKERS = 3
 ADMIN = ("/metrics", "/openapi.json", "/docs")

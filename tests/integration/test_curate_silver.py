@@ -24,7 +24,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from headrace.lake import LakeSettings, load_catalog
 from headrace.privacy import pseudonym
 from runtime import java
-from tests.collector_real_kafka import free_port
+from verify.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 _TIMESTAMP = pa.timestamp("us", tz="UTC")

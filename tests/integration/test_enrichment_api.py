@@ -1,7 +1,6 @@
 """The enrichment API on the real lake: it sees a new snapshot of customer_features, and outlives the lake's absence."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from enrichment_api.settings import Settings
 from enrichment_api.train import train
 from headrace.lake import load_catalog
 from tests.unit.test_train import write_purchases
+from verify.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -124,16 +124,9 @@ def test_states_stay_while_the_lake_is_away_and_are_read_again_after(settings: S
     assert len(refresher.customers) == 2
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("lake", ["there", "away"])
 def test_the_service_scores_whether_or_not_the_lake_is_there(tmp_path: Path, lake: str) -> None:
-    port, folder = _free_port(), tmp_path / "model"
+    port, folder = free_port(), tmp_path / "model"
     card = train(write_purchases(tmp_path / "purchases.txt"), folder)
     env = {**os.environ, "ENRICHMENT_API_PORT": str(port), "ENRICHMENT_API_MODEL_DIR": str(folder)}
     if lake == "away":

@@ -19,7 +19,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are th
 from headrace import event
 from headrace.kafka import KafkaSettings, consumer_config, producer_config
 from tests.collector_process import KEY, CollectorProcess, collector
-from tests.collector_real_kafka import ROOT, RealKafka, free_port
+from tests.collector_real_kafka import ROOT, RealKafka
+from verify.ports import free_port
 
 PASSWORD = "a password of the tests"
 

@@ -22,11 +22,12 @@ from headrace.dead_letter import Unavailable
 from headrace.features import ABSENT, STATE, features
 from headrace.online import Busy, Key, OnlineStore
 from tests import models
-from tests.collector_real_kafka import ROOT, free_port
+from tests.collector_real_kafka import ROOT
 from tests.enrichment_api_process import enrichment_api
 from tests.integration.test_enrichment_api_releases import event
 from tests.redis_process import redis_server
 from tests.unit.test_train import write_purchases
+from verify.ports import free_port
 
 texts = st.text(max_size=20)
 

@@ -18,9 +18,10 @@ from enrichment_api.queue.stage import REPLIES, REQUESTS
 from headrace import dead_letter
 from headrace.kafka import ensure_topics
 from tests import models
-from tests.collector_real_kafka import ROOT, RealKafka, free_port
+from tests.collector_real_kafka import ROOT, RealKafka
 from tests.enrichment_api_process import AWAY
 from tests.integration.scoring import ask, messages, request
+from verify.ports import free_port
 
 MINE = f"{REPLIES}.team-a"
 

@@ -10,8 +10,8 @@ from producers.website.visit import CHROMIUM_FLAGS
 from tests.collector_found import data, raws
 from tests.collector_mock_kafka import MockKafka, mock_kafka
 from tests.collector_process import KEY, CollectorProcess, collector
-from tests.collector_real_kafka import free_port
 from tests.integration.website_server import served_shop
+from verify.ports import free_port
 
 
 @pytest.fixture(scope="module")

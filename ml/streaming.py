@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from headrace.errors import in_a_line
 from ml.contract import Answers, Message, Written
 from ml.engines import JARS, KAFKA_JARS, class_path
 from ml.errors import BadData, Stopped
@@ -49,16 +50,15 @@ def stream(settings: StreamSettings, env: Mapping[str, str], say: Callable[[dict
 def _usable(settings: StreamSettings) -> tuple[Answers, Callable[[], frozenset[str]]]:
     """What answers, and the names of all topics whenever asked. Everything that a person can mend is found here, before Spark starts."""
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
 
-    from headrace.kafka import ensure_topics
+    from headrace.kafka import admin_client, ensure_topics
 
     answers: Answers = load(settings.answers, "SCORING_STREAM_ANSWERS")
     try:
         answers.open()
     except Exception as error:
-        raise BadData(f"{settings.answers}: {str(error) or type(error).__name__}") from None
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, **settings.kafka_security.config(), "log_level": 0})
+        raise BadData(f"{settings.answers}: {in_a_line(error)}") from None
+    admin = admin_client(settings.kafka_bootstrap_servers, settings.kafka_security)
     try:
         ensure_topics(admin, dict.fromkeys(answers.topics, settings.partitions))
     except KafkaException as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psycopg2
 
+from headrace.errors import in_a_line
 from runtime.component import Place
 from runtime.errors import RuntimeFailure
 
@@ -34,4 +35,4 @@ def _has_tables(place: Place, database: str) -> bool:
         finally:
             connection.close()
     except psycopg2.OperationalError as error:
-        raise RuntimeFailure(f"the database {database} in PostgreSQL cannot be reached: {str(error).splitlines()[0]}") from None
+        raise RuntimeFailure(f"the database {database} in PostgreSQL cannot be reached: {in_a_line(error)}") from None

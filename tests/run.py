@@ -22,8 +22,9 @@ ENV_FILE = ".runtime/test/.env"
 STATE_DIR = ".runtime/test/state"
 SCHEMAS_DIR = ".runtime/test/schemas"  # a copy: tests add event types, and so does the checker
 PORT_SHIFT = "2000"
-# Tests curate by hand, and need not wait for a run on schedule; nor for a commit of a loader as long as in everyday use.
-SETTINGS = (f"SCHEMAS_DIR={SCHEMAS_DIR}", "CURATION_SCHEDULE=", "BATCH_LOADER_MAX_AGE_SECONDS=2")
+# Tests curate by hand, and need not wait for a run on schedule; nor for a commit of a loader as long as in everyday use. Of the replay some
+# days are enough: each curation of a test has what it sent in the meantime to do, too.
+SETTINGS = (f"SCHEMAS_DIR={SCHEMAS_DIR}", "CURATION_SCHEDULE=", "BATCH_LOADER_MAX_AGE_SECONDS=2", "CDNOW_REPLAY_EVENTS=2000")
 PROCESSES = "2"
 PACKAGES = ("chromium", "curl", "fonts-dejavu-core")
 

@@ -11,8 +11,8 @@ from producers.cdnow.position import Position
 from producers.cdnow.purchases import BadData, read_purchases
 from producers.cdnow.replay import RealClock, replay
 from producers.cdnow.report import report
+from producers.cdnow.settings import ReplaySettings
 from producers.client import Collector, GaveUp, Reply, RequestRefused
-from producers.client.settings import ProducerSettings
 
 DATA = Path(".runtime/data/cdnow/CDNOW_master.txt")
 SHOWN = 10  # rejected events that are named one by one
@@ -22,7 +22,7 @@ def main() -> None:
     """The command. Ends with 0 once everything is sent, with 1 and one line where that cannot be."""
     args = _arguments()
     use_env_file()
-    settings = ProducerSettings.load()
+    settings = ReplaySettings.load()
     set_up_logging("cdnow-replay", settings.log_level, settings.log_format)
     try:
         _run(args, settings)
@@ -35,7 +35,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m producers.cdnow", description="Replay the CDNOW purchases as events.")
     parser.add_argument("--speed", default="gentle", help="gentle (20 events/s), max, events a second (50), or days a second (7days)")
-    parser.add_argument("--limit", type=int, metavar="N", help="stop after N events")
+    parser.add_argument("--limit", type=int, metavar="N", help="stop after N events, wherever CDNOW_REPLAY_EVENTS would end it")
     parser.add_argument("--restart", action="store_true", help="begin with the first purchase, wherever the last replay ended")
     parser.add_argument("--data", type=Path, default=DATA, help=f"the file of purchases ({DATA})")
     parser.add_argument("--collector", metavar="URL", help="another collector than that of the settings")
@@ -45,11 +45,11 @@ def _arguments() -> argparse.Namespace:
     return args
 
 
-def _run(args: argparse.Namespace, settings: ProducerSettings) -> None:
+def _run(args: argparse.Namespace, settings: ReplaySettings) -> None:
     purchases = read_purchases(args.data)
     place = Position(settings.state_dir / "data" / "cdnow-replay", args.data)
     first = 0 if args.restart else min(place.read(), len(purchases))
-    end = len(purchases) if args.limit is None else min(first + args.limit, len(purchases))
+    end = min(max(first, settings.events) if args.limit is None else first + args.limit, len(purchases))
     due = pace(args.speed, purchases, first)
     shown = 0
     with report(len(purchases), first) as show:

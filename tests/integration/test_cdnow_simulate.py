@@ -90,6 +90,15 @@ def test_a_replay_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     assert (again.returncode, _position(tmp_path)) == (0, 10), again.stderr
 
 
+def test_a_replay_ends_where_the_settings_say_unless_the_command_does(tmp_path: Path) -> None:
+    for most, options, position in (("0", (), 0), ("30", (), 30), ("20", (), 30), ("20", ("--limit", "5"), 35)):
+        done = _replay(tmp_path, "--speed", "max", *options, CDNOW_REPLAY_EVENTS=most)
+        assert (done.returncode, _position(tmp_path)) == (0, position), done.stderr
+    refused = _replay(tmp_path, CDNOW_REPLAY_EVENTS="-1")
+    assert (refused.returncode, _position(tmp_path)) == (2, 35), refused.stderr
+    assert "CDNOW_REPLAY_EVENTS" in refused.stderr
+
+
 def test_a_killed_replay_loses_nothing(tmp_path: Path) -> None:
     tail = Tail(event.RAW_TOPIC)
     for stop in (100, 250, 400):

@@ -10,13 +10,19 @@ from typing import Any
 class Environment:
     """`venv` and `image` are names of settings: of the virtual environment's folder; of the image, in which it stands at the same place.
 
-    `cpu` and `memory` are what a pod asks for and may at most have, as Kubernetes writes them.
+    `cpu` and `memory` are what a pod asks for and may at most have, as Kubernetes writes them. `make up` makes it with `profile`.
     """
 
     venv: str
     image: str
     cpu: str
     memory: str
+    profile: str = "full"
+
+    def command(self, command: str) -> str:
+        """What a shell is to do to run `command` in it; where there is no such environment, to say who makes it."""
+        missing = f"there is no environment for this task here ({self.venv}=${self.venv}): make up PROFILE={self.profile} makes it"
+        return f'[ -d "${self.venv}/bin" ] || {{ echo "{missing}"; exit 1; }}; exec "${self.venv}/bin/"{command}'
 
 
 # Spark's driver, with local mode all of it: CURATION_MEMORY of heap, and what a JVM and Python need beside it.
@@ -24,11 +30,11 @@ SPARK = Environment("SPARK_VENV", "SPARK_IMAGE", cpu="2", memory="2Gi")
 # dbt, and programs that ask Trino: the work is Trino's.
 DBT = Environment("DBT_VENV", "DBT_IMAGE", cpu="500m", memory="512Mi")
 # What computes features and scores: Spark, as above, with ML_SPARK_MEMORY of heap.
-MODELS = Environment("MODELS_VENV", "MODELS_IMAGE", cpu="2", memory="4Gi")
+MODELS = Environment("MODELS_VENV", "MODELS_IMAGE", cpu="2", memory="4Gi", profile="models")
 # What makes one model, by the size that its scenario gives it (ml/sizes.py says the same to the program itself).
 MODEL_SIZES = {
-    "small": Environment("MODELS_VENV", "MODELS_IMAGE", cpu="1", memory="1Gi"),
-    "large": Environment("MODELS_VENV", "MODELS_IMAGE", cpu="2", memory="4Gi"),
+    "small": Environment("MODELS_VENV", "MODELS_IMAGE", cpu="1", memory="1Gi", profile="models"),
+    "large": Environment("MODELS_VENV", "MODELS_IMAGE", cpu="2", memory="4Gi", profile="models"),
 }
 
 

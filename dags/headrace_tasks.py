@@ -88,7 +88,7 @@ def program(
     return BashOperator(
         task_id=task_id,
         doc_md=doc,
-        bash_command=f'exec "${environment.venv}/bin/"{command}',
+        bash_command=environment.command(command),
         cwd=str(ROOT),
         env=dict(env or {}),
         append_env=True,

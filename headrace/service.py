@@ -127,8 +127,9 @@ def run(name: str, settings: ConsumerSettings, build: Callable[[threading.Event]
     except TooManyRejects as error:
         _end(log, "too many rejects", str(error))
     except OutcomeUnknown as error:
-        log.error("Kafka ended this process's part", why=str(error))
-        os._exit(1)  # at once: a call that does not return would keep the interpreter from ending
+        told_to_stop = stop.is_set()  # then it is as with any batch that is not done by the end: the next start settles it
+        log.log(logging.WARNING if told_to_stop else logging.ERROR, "Kafka ended this process's part", why=str(error))
+        os._exit(0 if told_to_stop else 1)  # at once: a call that does not return would keep the interpreter from ending
     except KafkaException as error:
         _end(log, "Kafka ended this process's part", str(error))
     except OSError as error:

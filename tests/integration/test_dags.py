@@ -171,6 +171,7 @@ def test_a_web_hook_that_is_away_is_said_in_the_log(failing: tuple[Path, Path]) 
     with receiver() as (url, _):
         pass
     done = airflow(*failing, "-m", "airflow", "dags", "test", "fails", EMPTY_VENV="/nonexistent", ALERT_WEBHOOK_URL=url)
+    assert "there is no environment for this task here (EMPTY_VENV=/nonexistent): make up PROFILE=full makes it" in done.stdout
     assert "nobody was told of this failure: ALERT_WEBHOOK_URL: " in done.stdout
     assert "Bash command failed" in done.stdout
 

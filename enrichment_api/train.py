@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from enrichment_api.settings import TrainSettings
+from headrace.exported import onnx_file
 from headrace.settings import use_env_file
 
 if TYPE_CHECKING:
@@ -170,8 +171,7 @@ def export(model: Any, rows: "NDArray[np.float32]") -> bytes:
         initial_types=[("features", FloatTensorType([None, rows.shape[1]]))],
         options={id(model): {"zipmap": False}},
     )
-    converted.opset_import.sort(key=lambda opset: opset.domain)  # their order is by chance, and the file's hash is the version
-    onnx: bytes = converted.SerializeToString()
+    onnx = onnx_file(converted)
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     got = session.run(["probabilities"], {"features": rows})[0]
     apart = float(np.abs(got - model.predict_proba(rows)).max())

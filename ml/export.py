@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from headrace.exported import onnx_file
 from ml.errors import NotEqual
 
 TOLERANCE = 1e-5  # between probabilities
@@ -50,8 +51,7 @@ def export(estimator: Any, x: NDArray[np.float32]) -> tuple[bytes, float]:
         initial_types=[(_INPUT, FloatTensorType([None, x.shape[1]]))],
         options={id(estimator): {"zipmap": False}},
     )
-    model.opset_import.sort(key=lambda opset: opset.domain)  # the converter's order is by chance, and the file's hash is the version
-    onnx: bytes = model.SerializeToString()
+    onnx = onnx_file(model)
     return onnx, assert_equal(estimator, onnx, x)
 
 

@@ -49,7 +49,8 @@ def _run(args: argparse.Namespace, settings: ReplaySettings) -> None:
     purchases = read_purchases(args.data)
     place = Position(settings.state_dir / "data" / "cdnow-replay", args.data)
     first = 0 if args.restart else min(place.read(), len(purchases))
-    end = min(max(first, settings.events) if args.limit is None else first + args.limit, len(purchases))
+    wanted = max(first, settings.events) if args.limit is None else first + args.limit
+    end = min(wanted, len(purchases))
     due = pace(args.speed, purchases, first)
     shown = 0
     with report(len(purchases), first) as show:

@@ -11,7 +11,7 @@ from verify.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = """
-import os, signal, sys, threading
+import os, signal, sys
 from headrace.progress import OutcomeUnknown
 from headrace.service import ConsumerSettings, run
 
@@ -32,5 +32,5 @@ def test_a_transaction_of_which_nothing_is_known_is_an_error_only_for_who_was_to
     """Told to stop while Kafka was away, the enricher ended with 0 or with 1, as the moment would have it."""
     command = [sys.executable, "-c", UNKNOWN, str(free_port()), how]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    said = json.loads(done.stderr.splitlines()[-1] if done.stderr else done.stdout.splitlines()[-1])
+    said = json.loads(done.stderr.splitlines()[-1])
     assert (done.returncode, said["level"], said["why"]) == (code, level, "Kafka does not say"), done.stderr

@@ -1,11 +1,12 @@
 """Where an event can be found on its way: one reader for each station. Each answers for given events only, whatever else flows."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from cli.chunks import chunks
 from cli.kafka import Env, consumer_of, offsets_of, values_in
 from headrace import dead_letter, event
 from headrace.dead_letter import DeadLetter
@@ -63,7 +64,7 @@ def in_elasticsearch(client: Any, ids: Sequence[str], letters: Sequence[str]) ->
     """Documents of the events `ids`, and (as event counts too) of the dead letters `letters`, by `_id`."""
     found: Counter[str] = Counter()
     for alias, name, wanted in (("events_all", "id", ids), ("dead_letters_all", "dead_letter_id", letters)):
-        for some in _chunks(wanted, 5000):
+        for some in chunks(wanted, 5000):
             answer = client.search(index=alias, query={"terms": {name: some}}, size=10_000, source=[name])
             found.update(hit["_source"][name] for hit in answer["hits"]["hits"])
     return Found(found)
@@ -85,13 +86,8 @@ def in_bronze(catalog: Any, since: datetime, ids: Collection[str], letters: Coll
 def in_table(cursor: Any, table: str, column: str, wanted: Sequence[str]) -> Counter[str]:
     """How often each of `wanted` stands in `column` of a table that Trino reads."""
     found: Counter[str] = Counter()
-    for some in _chunks(wanted, 5000):
+    for some in chunks(wanted, 5000):
         marks = ", ".join("'" + value.replace("'", "''") + "'" for value in some)
         cursor.execute(f"SELECT {column}, count(*) FROM {table} WHERE {column} IN ({marks}) GROUP BY 1")
         found.update(dict(cursor.fetchall()))
     return found
-
-
-def _chunks(values: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(values), size):
-        yield list(values[start : start + size])

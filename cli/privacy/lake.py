@@ -10,6 +10,7 @@ import psycopg2
 import stamina
 from trino.exceptions import TrinoQueryError
 
+from cli.chunks import chunks
 from cli.privacy import person as who
 from cli.privacy.person import Person
 from dags.curation.options import LOCK
@@ -82,8 +83,7 @@ class Lake:
         """How many rows of each table are true. Of several tables in one question: to plan one costs more than to look into a table."""
         found: dict[str, int] = {}
         tables = list(conditions)
-        for begin in range(0, len(tables), _AT_ONCE):
-            several = tables[begin : begin + _AT_ONCE]
+        for several in chunks(tables, _AT_ONCE):
             self.say(f"looking into {several[0]} … {several[-1]}")
             counts = (f"SELECT {who.literal(table)}, count(*) FROM {quoted(table)} WHERE {conditions[table]}" for table in several)
             found |= dict(self._rows(" UNION ALL ".join(counts)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from elasticsearch import Elasticsearch
 
+from cli.chunks import chunks
 from cli.privacy.person import Person, documents
 
 _ALIASES = ("events_all", "dead_letters_all")
@@ -23,7 +24,7 @@ def count(client: Elasticsearch, person: Person, letters: Sequence[str]) -> dict
     client.indices.refresh(index=list(_ALIASES))
     ids = set(letters)
     found = {alias: int(client.count(index=alias, query=documents(person))["count"]) for alias in _ALIASES}
-    for some in _chunks(sorted(ids)):
+    for some in chunks(sorted(ids), _AT_ONCE):
         query = {"bool": {"filter": [{"terms": {"dead_letter_id": some}}], "must_not": [documents(person)]}}
         found[_ALIASES[1]] += int(client.count(index=_ALIASES[1], query=query)["count"])
     return found
@@ -38,7 +39,7 @@ def erase(client: Elasticsearch, person: Person, letters: Sequence[str], say: Ca
     gone = dict.fromkeys(_ALIASES, 0)
     for alias, queries in (
         (_ALIASES[0], [documents(person)]),
-        (_ALIASES[1], [documents(person, some) for some in _chunks(letters) or [[]]]),
+        (_ALIASES[1], [documents(person, some) for some in chunks(letters, _AT_ONCE) or [[]]]),
     ):
         for query in queries:
             # By search and bulk: the Elasticsearch that `make up` starts has no _delete_by_query.
@@ -53,7 +54,3 @@ def erase(client: Elasticsearch, person: Person, letters: Sequence[str], say: Ca
     client.options(request_timeout=600).indices.forcemerge(index=list(_ALIASES), only_expunge_deletes=True)
     client.indices.flush(index=list(_ALIASES))
     return gone
-
-
-def _chunks(values: Sequence[str]) -> list[list[str]]:
-    return [list(values[start : start + _AT_ONCE]) for start in range(0, len(values), _AT_ONCE)]

@@ -174,6 +174,22 @@ def test_truth_follows_what_comes_and_what_comes_late(lake: Warehouse) -> None:
     run(lake)
     assert truths(lake, "b", "c") == {"b": (0, "event", "04-01", True), "c": (1, "event", "04-01", True)}
 
+    # A prediction of which nothing can be known yet only adds a row, here to tables that rows were marked as deleted in.
+    lake.silver.append("purchase", [purchase("alone", "hal", "2027-09-02", scored(0.7), "other")])
+    run(lake)
+    assert truths(lake, "alone", "b") == {"alone": (None, None, None, False), "b": (0, "event", "04-01", True)}
+    counts = lake.sql("SELECT model_version, predictions FROM {gold}.mart_variants WHERE model = 'repurchase'")
+    assert sorted(counts) == [["v1", 7], ["v2", 2]]
+    assert "table_changes(" not in lake.compiled("mart_variants")  # it would fail
+
+    # Compaction writes them anew without the deleted ones: what comes after it is read alone.
+    lake.sql("ALTER TABLE {gold}.prediction_truth EXECUTE optimize")
+    lake.silver.append("purchase", [purchase("alone too", "ida", "2027-09-02", scored(0.6), "another")])
+    run(lake)
+    assert "table_changes(" in lake.compiled("mart_variants")
+    counts = lake.sql("SELECT model_version, predictions FROM {gold}.mart_variants WHERE model = 'repurchase'")
+    assert sorted(counts) == [["v1", 8], ["v2", 2]]
+
 
 def history(random: Random, customers: int) -> Iterator[dict[str, Any]]:
     """Purchases of a year, scored: a fifth of the customers by a challenger that knows more; scores of two digits, so many are equal."""

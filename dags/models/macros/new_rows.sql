@@ -2,7 +2,8 @@
 The rows that `relation` gained since this model was last built, as something to select from (decision 0027). What a model was built from
 stands in the property headrace.built-from of its table; remember_snapshots writes it after the rows.
 
-All rows: at the first build, and where the snapshots in between are not there any more or did more than append (rows were removed).
+All rows: at the first build, and where the snapshots in between are not there any more, did more than append (rows were removed), or
+appended to a table in which files still say which rows are deleted (until a compaction).
 None: where there is no new snapshot, or new ones only wrote the same rows into other files.
 #}
 {% macro new_rows(relation) -%}
@@ -14,9 +15,12 @@ None: where there is no new snapshot, or new ones only wrote the same rows into 
         select
             cast(snapshot_id as varchar),
             cast(parent_id as varchar),
-            if( {#- a merge that only adds calls itself an overwrite too #}
-                element_at(summary, 'deleted-data-files') is null and element_at(summary, 'added-delete-files') is null, 'append', operation
-            )
+            case {#- table_changes reads no snapshot of a table that has delete files, be they of an earlier one #}
+                when operation <> 'replace' and element_at(summary, 'total-delete-files') <> '0' then 'beside deleted rows'
+                {#- a merge that only adds calls itself an overwrite too #}
+                when element_at(summary, 'deleted-data-files') is null and element_at(summary, 'added-delete-files') is null then 'append'
+                else operation
+            end
         from {{ metadata_of(relation, 'snapshots') }}
         union all
         select value, null, key from {{ metadata_of(relation, 'properties') }} where key = 'current-snapshot-id'

@@ -9,7 +9,7 @@ case "${HEADRACE_WRITE_KEY:-}" in
     "" | hrk_*) ;;
     *) refuse "HEADRACE_WRITE_KEY is a key of development: make keys with \`headrace keys make\`" ;;
 esac
-for name in POSTGRES_PASSWORD MINIO_ROOT_PASSWORD COLLECTOR_PSEUDONYM_KEY PRIVACY_KEY AIRFLOW_ADMIN_PASSWORD AIRFLOW_JWT_SECRET \
+for name in POSTGRES_PASSWORD MINIO_ROOT_PASSWORD REDIS_PASSWORD COLLECTOR_PSEUDONYM_KEY PRIVACY_KEY AIRFLOW_ADMIN_PASSWORD AIRFLOW_JWT_SECRET \
     AIRFLOW_FERNET_KEY SUPERSET_ADMIN_PASSWORD SUPERSET_VIEWER_PASSWORD SUPERSET_SECRET_KEY; do
     eval "value=\${$name:-}"
     [ -z "$value" ] || refuse "$name stands in .env, where development has it: leave it empty there, and give it as a secret"

@@ -68,6 +68,14 @@ def make_catalog(env: Mapping[str, str]) -> None:
         raise RuntimeFailure(str(error)) from None
 
 
+def make_mlflow(env: Mapping[str, str]) -> None:
+    """MLflow's database and its bucket. Raises RuntimeFailure."""
+    server, _, database = env["MLFLOW_DATABASE_URL"].rpartition("/")
+    make_databases(server, (database,))
+    bucket = urlsplit(env["MLFLOW_ARTIFACTS"]).netloc
+    make_bucket(env["S3_ENDPOINT"], env["S3_ACCESS_KEY"], env["S3_SECRET_KEY"], env["S3_REGION"], bucket)
+
+
 def _bring_dashboards(env: Mapping[str, str]) -> None:
     from runtime.dashboards import bring
 
@@ -79,6 +87,7 @@ _TASKS: dict[str, Callable[[Mapping[str, str]], None]] = {
     "bucket": lambda env: make_bucket(env["S3_ENDPOINT"], env["S3_ACCESS_KEY"], env["S3_SECRET_KEY"], env["S3_REGION"]),
     "databases": lambda env: make_databases(env["POSTGRES_URL"]),
     "catalog": make_catalog,
+    "mlflow": make_mlflow,
     "accounts-s3": lambda env: accounts.on_s3(env, _BUCKET),
     "accounts-postgres": accounts.on_postgres,
     "accounts-elasticsearch": accounts.on_elasticsearch,

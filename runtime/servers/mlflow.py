@@ -1,7 +1,6 @@
 """MLflow: what models were made of, how good they are, and which one is the champion. Over a database in PostgreSQL and a bucket in S3."""
 
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 from runtime import provision
 from runtime.component import Place, Program
@@ -70,25 +69,10 @@ def _database(place: Place) -> str:
 
 
 def _prepare(place: Place) -> None:
-    env = place.env
-    server, _, database = env["MLFLOW_DATABASE_URL"].rpartition("/")
-    provision.make_databases(server, (database,))
-    bucket = urlsplit(env["MLFLOW_ARTIFACTS"]).netloc
-    provision.make_bucket(env["S3_ENDPOINT"], env["S3_ACCESS_KEY"], env["S3_SECRET_KEY"], env["S3_REGION"], bucket)
+    python, script = place.venvs / "mlflow" / "bin" / "python", place.root / "runtime" / "servers" / "mlflow" / "bring_up_to_date.py"
+    provision.make_mlflow(place.env)
     every = {**clean_environment(), **_environment(place)}
-    command = [str(place.venvs / "mlflow" / "bin" / "python"), "-c", _MIGRATE]
-    stamp = digest_of(place.root / "requirements" / "mlflow.txt")
+    stamp = digest_of(place.root / "requirements" / "mlflow.txt", script)
     log = log_path(place, "mlflow-migrate")
-    migrate_once(place, database, stamp, lambda: run(command, "bringing MLflow's database up to date", every, log))
-
-
-# As `mlflow db upgrade` does, which makes no tables where there are none, and has the password on its command line.
-_MIGRATE = """
-import os, sqlalchemy
-from mlflow.store.db import utils
-engine = utils.create_sqlalchemy_engine_with_retry(os.environ["MLFLOW_BACKEND_STORE_URI"])
-if "alembic_version" in sqlalchemy.inspect(engine).get_table_names():
-    utils._upgrade_db(engine)
-else:
-    utils._initialize_tables(engine)
-"""
+    database = place.env["MLFLOW_DATABASE_URL"].rpartition("/")[2]
+    migrate_once(place, database, stamp, lambda: run([str(python), str(script)], "bringing MLflow's database up to date", every, log))

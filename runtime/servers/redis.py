@@ -9,6 +9,7 @@ from runtime.errors import RuntimeFailure
 from runtime.probes import port_open
 
 PACKAGES = ("redis-tools",)  # it has the server's binary; the package redis-server adds a daemon that Debian starts at once
+COMMON = Path(__file__).parent / "redis" / "redis.conf"  # with containers
 
 
 class Redis:
@@ -56,16 +57,13 @@ def link(folder: Path) -> Path:
 
 
 def config(host: str, port: str, password: str, folder: str) -> str:
-    """A redis.conf. When its memory is full it refuses to write, since a row that it gave up by itself would be a customer who is new."""
+    """What includes the common redis.conf, and says what is particular."""
     lines = {
+        "include": str(COMMON),
         "bind": host,
         "port": port,
         "requirepass": password,
         "dir": folder,
-        "save": '""',
-        "appendonly": "no",
-        "maxmemory": "1gb",
-        "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "logfile": '""',
     }

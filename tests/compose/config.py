@@ -15,7 +15,7 @@ from runtime.errors import RuntimeFailure
 from tests.compose.engine import plugin
 
 ROOT = Path(__file__).parent.parent.parent
-PROFILES = ("core", "full", "tools", "observability", "cli")
+PROFILES = ("core", "full", "online", "scoring", "tools", "observability", "cli")
 BUILT = ROOT / ".runtime" / "compose" / "docker-compose" / "docker-compose"
 
 

@@ -4,6 +4,7 @@ Stand-ins (or, with REAL_IMAGES=1, the real images), `up --wait`, the end-to-end
 demo again, `down --volumes`, and nothing left over. PROFILE=core leaves out Trino, Airflow and Superset. KEEP=1 leaves it running.
 
 PRODUCTION=1 is the same with docker/compose.production.yml: strangers are refused, and the demo balances, asked from within.
+MODELS=1 with docker/compose.models.yml: a model is made, promoted and served (models.py), in place of the end-to-end tests.
 """
 
 import json
@@ -11,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from runtime.catalog import components
 from runtime.errors import RuntimeFailure
 from runtime.platform import fetch, place_at
 from runtime.preflight import ensure_packages
-from tests.compose import config, production, standins
+from tests.compose import config, models, production, standins
 from tests.compose.engine import engine
 from verify import plan
 
@@ -49,8 +50,10 @@ _DAG_SECONDS = 1500
 def main() -> int:
     """Exit code 0 where everything was as it should be; else 1, with what was not."""
     profile, keep = os.environ.get("PROFILE", "full"), os.environ.get("KEEP") == "1"
-    real, strict = os.environ.get("REAL_IMAGES") == "1", os.environ.get("PRODUCTION") == "1"
-    _settings(profile, strict)
+    real, strict, made = (os.environ.get(name) == "1" for name in ("REAL_IMAGES", "PRODUCTION", "MODELS"))
+    _settings(profile, strict, models.SETTINGS if made else {})
+    if made:
+        os.environ |= {"COMPOSE_FILE": models.OVERRIDE, "COMPOSE_PROFILES": models.PROFILES}
     try:
         ensure_packages(["curl", *([] if real else ["debootstrap"])], print)
         with engine(ROOT, keep):
@@ -60,15 +63,15 @@ def main() -> int:
                 standins.build(profile, place)
             config.check_all(ENV_FILE)
             _remove()  # what KEEP=1 left: its volumes are of other passwords
-            return _test(_in_production if strict else _in_development, profile, keep)
+            return _test(_in_production if strict else _with_models if made else _in_development, profile, keep)
     except (RuntimeFailure, LookupError, Unavailable) as failure:
         print(f"headrace: {failure}", file=sys.stderr)
         return 1
 
 
-def _settings(profile: str, strict: bool) -> None:
+def _settings(profile: str, strict: bool, others: Mapping[str, str]) -> None:
     """The environment of every command from here on is that of this platform."""
-    more = {"SCHEMAS_DIR": f"./{SCHEMAS_DIR}", "PROFILE": profile}
+    more = {"SCHEMAS_DIR": f"./{SCHEMAS_DIR}", "PROFILE": profile, **others}
     example = ROOT / ".env.example"
     text = envfile.beside(example.read_text(), ".runtime/compose/state", PORT_SHIFT, more)
     envfile.write_privately(ENV_FILE, production.settings(text, example.read_text()) if strict else text)
@@ -126,6 +129,13 @@ def _in_development(profile: str) -> None:
     _step("The demo, after all that", [sys.executable, "-m", "cli", "demo", "--purchases", "300", "--within", "900"])
 
 
+def _with_models(_: str) -> None:
+    env = envfile.read(ENV_FILE)
+    models.look(env)
+    _step("The demo", [sys.executable, "-m", "cli", "demo", "--purchases", "300", "--within", "900"])
+    run_dag(env, "curate", _DAG_SECONDS)
+
+
 def _every_dag() -> None:
     """Those that the end-to-end tests do not run; and what they cost is remembered."""
     env, today = envfile.read(ENV_FILE), datetime.now(UTC).strftime("%Y-%m-%d")
@@ -147,7 +157,7 @@ def _watched() -> None:
         return httpx.get(f"{api}/{what}", timeout=30).json()["data"]
 
     jobs = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
-    wanted = {job["job_name"] for job in jobs}
+    wanted = {job["job_name"] for job in jobs if "static_configs" in job}  # the others are there with a profile of theirs
     _until(
         lambda: {each["labels"]["job"] for each in asked("targets")["activeTargets"] if each["health"] == "up"} == wanted, "all are read"
     )

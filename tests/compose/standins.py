@@ -30,6 +30,7 @@ IMAGES = {
     "airflow": "apache/airflow",
     "superset": "apache/superset",
     "prometheus": "prom/prometheus",
+    "valkey": "valkey/valkey",
 }
 _CORE = ("python", "rust", "golang", "kafka", "elasticsearch", "postgres")
 _NAMED_IN = ("docker-compose.yml", "Dockerfile", "docker/*/Dockerfile")

@@ -53,7 +53,7 @@ for _tag in ("!reset", "!override"):
 
 
 def _profiles(name: str) -> set[str]:
-    return set(SERVICES[name].get("profiles", ["core", "full", "tools", "observability"]))
+    return set(SERVICES[name].get("profiles", ["core", "full", "online", "scoring", "tools", "observability"]))
 
 
 def _limit(name: str) -> int:
@@ -119,6 +119,17 @@ def test_every_file_that_is_mounted_is_there() -> None:
     mounts = [mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", []) if str(mount).startswith("./")]
     assert mounts
     assert [mount for mount in mounts if not (ROOT / mount).exists()] == []
+
+
+def test_an_image_can_be_made_of_what_the_engine_is_given() -> None:
+    """What is copied into an image is not left out by .dockerignore."""
+    given = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {folder for image in IMAGES.values() for folder in image["code"]}
+    for path in DOCKERFILES:
+        for text in re.findall(r"^COPY (?!--from)(?:--\S+ )*(.*) \S+$", path.read_text(), re.MULTILINE):
+            copied |= {each.split("/")[0] for each in text.split()} if path.parent.name != "minio" else set()
+    assert {"ml", "requirements", "docker"} <= copied
+    assert copied - given == {"."}
 
 
 def test_memory_fits() -> None:
@@ -209,7 +220,9 @@ def _alerts() -> Any:
 
 def test_what_prometheus_asks_is_where_the_services_listen() -> None:
     jobs = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
-    addresses = {target for job in jobs for each in job["static_configs"] for target in each["targets"]}
+    addresses = {target for job in jobs for each in job.get("static_configs", []) for target in each["targets"]}
+    found = [each for job in jobs for each in job.get("dns_sd_configs", [])]
+    addresses |= {f"{name}:{each['port']}" for each in found for name in each["names"]}
     checked = {image["healthy"][1].split("/")[2].replace("127.0.0.1", name) for name, image in IMAGES.items() if "healthy" in image}
     assert addresses == checked - {"shop:8020"}
 

@@ -52,7 +52,7 @@ secrets: ## Write a random secret or a certificate for production to each file i
 	@python3 -c "from pathlib import Path; from runtime.envfile import write_secrets; \
 	  print('Wrote:', ', '.join(write_secrets(Path('$(or $(SECRETS_DIR),.secrets)'), Path('.env.example'))) or 'nothing, all are there')"
 
-test-compose: dev ## docker-compose.yml on a real engine, from nothing to nothing (PROFILE=core; PRODUCTION=1; REAL_IMAGES=1; KEEP=1)
+test-compose: dev ## docker-compose.yml on a real engine, from nothing to nothing (PROFILE=core; PRODUCTION=1; MODELS=1; REAL_IMAGES=1; KEEP=1)
 	@PROFILE=$(or $(PROFILE),full) $(PYTHON) -m tests.compose.run
 
 audit: services ## List every locked package (.runtime/sbom.json), and fail where one is known to be vulnerable or could not be checked

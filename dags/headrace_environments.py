@@ -21,8 +21,9 @@ class Environment:
 
     def command(self, command: str) -> str:
         """What a shell is to do to run `command` in it; where there is no such environment, to say who makes it."""
-        missing = f"there is no environment for this task here ({self.venv}=${self.venv}): make up PROFILE={self.profile} makes it"
-        return f'[ -d "${self.venv}/bin" ] || {{ echo "{missing}"; exit 1; }}; exec "${self.venv}/bin/"{command}'
+        makes = f"make up PROFILE={self.profile} makes it (containers: docs/containers.md)"
+        missing = f"there is no environment for this task here ({self.venv}=${self.venv}): {makes}"
+        return f'[ -x "${{{self.venv}:-/none}}/bin/python" ] || {{ echo "{missing}"; exit 1; }}; exec "${self.venv}/bin/"{command}'
 
 
 # Spark's driver, with local mode all of it: CURATION_MEMORY of heap, and what a JVM and Python need beside it.

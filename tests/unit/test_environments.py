@@ -1,6 +1,8 @@
 """What Airflow's tasks run in, here and under Kubernetes."""
 
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -55,3 +57,16 @@ def test_under_kubernetes_the_task_s_pod_is_its_own(client: None) -> None:
 def test_a_model_s_pod_has_what_its_program_takes() -> None:
     pods = {name: (of.cpu, of.memory) for name, of in MODEL_SIZES.items()}
     assert pods == {name: (str(of.cpus), of.memory) for name, of in SIZES.items()}
+
+
+@pytest.mark.parametrize("venv", [None, "", "/nonexistent"])
+def test_a_task_without_its_environment_says_so_and_runs_nothing_else(venv: str | None, tmp_path: Path) -> None:
+    command = ["bash", "-c", MODEL_SIZES["small"].command("python -c 'print(1)'")]
+    settings = {"PATH": "/usr/bin:/bin"} | ({} if venv is None else {"MODELS_VENV": venv})
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    makes = "make up PROFILE=models makes it (containers: docs/containers.md)\n"
+    assert (done.returncode, done.stdout) == (1, f"there is no environment for this task here (MODELS_VENV={venv or ''}): {makes}")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    done = subprocess.run(command, env={"MODELS_VENV": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n")

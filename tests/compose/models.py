@@ -16,7 +16,6 @@ from tests.integration.scoring import ask, messages, request
 
 ROOT = Path(__file__).parent.parent.parent
 OVERRIDE = "docker-compose.yml:docker/compose.models.yml"
-PROFILES = "full,online,scoring"
 SETTINGS = {"ENRICHMENT_API_FEATURES": "redis", "ML_SPARK_MEMORY": "1g"}
 _DAG_SECONDS = 1500
 _SERVED_SECONDS = 60

@@ -10,6 +10,7 @@ from pathlib import Path
 from runtime import envfile
 
 OVERRIDE = "docker-compose.yml:docker/compose.production.yml"
+SETTINGS = {"ENRICHMENT_API_FEATURES": "redis"}
 # Run in the container of the commands: each line of output is what was asked, what came back, and what should have.
 _STRANGERS = """
 import os, httpx, ssl

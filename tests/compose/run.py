@@ -51,9 +51,9 @@ def main() -> int:
     """Exit code 0 where everything was as it should be; else 1, with what was not."""
     profile, keep = os.environ.get("PROFILE", "full"), os.environ.get("KEEP") == "1"
     real, strict, made = (os.environ.get(name) == "1" for name in ("REAL_IMAGES", "PRODUCTION", "MODELS"))
-    _settings(profile, strict, models.SETTINGS if made else {})
-    if made:
-        os.environ |= {"COMPOSE_FILE": models.OVERRIDE, "COMPOSE_PROFILES": models.PROFILES}
+    _settings(profile, strict, models.SETTINGS if made else production.SETTINGS if strict else {})
+    if strict or made:
+        os.environ |= {"COMPOSE_FILE": (models if made else production).OVERRIDE, "COMPOSE_PROFILES": f"{profile},online,scoring"}
     try:
         ensure_packages(["curl", *([] if real else ["debootstrap"])], print)
         with engine(ROOT, keep):
@@ -76,7 +76,6 @@ def _settings(profile: str, strict: bool, others: Mapping[str, str]) -> None:
     text = envfile.beside(example.read_text(), ".runtime/compose/state", PORT_SHIFT, more)
     envfile.write_privately(ENV_FILE, production.settings(text, example.read_text()) if strict else text)
     if strict:
-        os.environ["COMPOSE_FILE"] = production.OVERRIDE
         production.make_secrets(FOLDER / "secrets", example)
     plan.write(ROOT / "schemas", ROOT / SCHEMAS_DIR)
     os.environ |= {

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Collection
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -149,21 +150,8 @@ def test_every_image_of_ours_has_its_service() -> None:
 def test_an_image_holds_what_its_code_imports(name: str) -> None:
     """Of the code that the service's main module leads to, by following its imports."""
     image = IMAGES[name]
-    seen: set[Path] = set()
-    others: set[str] = set()
-    queue = [image["run"][1]]
-    while queue:
-        path = _module(queue.pop())
-        if path is None or path in seen:
-            continue
-        seen.add(path)
-        assert path.relative_to(ROOT).parts[0] in image["code"], path
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
-            queue += [each for each in names if _module(each)]
-            others |= {each.split(".")[0] for each in names if not (ROOT / each.split(".")[0]).is_dir()}
+    seen, others = _imported(image["run"][1])
+    assert [path for path in seen if path.relative_to(ROOT).parts[0] not in image["code"]] == []
     assert len(seen) > 2
     distributions = packages_distributions()
     stated = {canonical(re.split(r"[\[<>=]", each)[0]) for each in image["packages"]} | _WITH_OTHERS
@@ -171,6 +159,34 @@ def test_an_image_holds_what_its_code_imports(name: str) -> None:
         each: {canonical(one) for one in distributions[each]} for each in others - set(sys.stdlib_module_names) if each in distributions
     }
     assert {each: those for each, those in wanted.items() if not those & stated} == {}
+
+
+def test_the_image_in_which_models_are_made_holds_its_code() -> None:
+    seen, _ = _imported("ml", without={"ml.demo", "ml.drift_demo"})
+    text = (ROOT / "docker" / "airflow" / "Dockerfile").read_text()
+    copied = [ROOT / each for line in re.findall(r"^COPY (?!--)(.*) /app/", text, re.MULTILINE) for each in line.split()]
+    assert ROOT / "ml" / "engines.py" in seen
+    assert [path for path in seen if not any(path.is_relative_to(each) for each in copied)] == []
+
+
+def _imported(main: str, without: Collection[str] = ()) -> tuple[set[Path], set[str]]:
+    """The files of ours that this module leads to, and the names of the packages of others."""
+    seen: set[Path] = set()
+    others: set[str] = set()
+    queue = [main, f"{main}.__main__"]
+    while queue:
+        name = queue.pop()
+        path = None if name in without else _module(name)
+        if path is None or path in seen:
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+            queue += [each for each in names if _module(each)]
+            others |= {each.split(".")[0] for each in names if not (ROOT / each.split(".")[0]).is_dir()}
+    return seen, others
 
 
 # Come with what is stated: pydantic with pydantic-settings, and so on.
@@ -192,7 +208,7 @@ def canonical(name: str) -> str:
 
 def _module(name: str) -> Path | None:
     base = ROOT.joinpath(*name.split("."))
-    for path in (base.with_suffix(".py"), base / "__main__.py", base / "__init__.py"):
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             return path
     return None

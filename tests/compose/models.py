@@ -1,8 +1,9 @@
 """What is looked at where docker/compose.models.yml is used, with the profiles `online` and `scoring`: a model is made by Airflow, promoted
-from within, served without a restart, and answers through Kafka; the online store holds the customers."""
+from within, served without a restart, and answers through Kafka; the online store comes to hold the customers."""
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ OVERRIDE = "docker-compose.yml:docker/compose.models.yml"
 SETTINGS = {"ENRICHMENT_API_FEATURES": "redis", "ML_SPARK_MEMORY": "1g"}
 _DAG_SECONDS = 1500
 _SERVED_SECONDS = 60
+_STORED_SECONDS = 120
 
 
 def look(env: Mapping[str, str]) -> None:
@@ -35,10 +37,19 @@ def look(env: Mapping[str, str]) -> None:
         time.sleep(1)
     print(f"The enrichment API serves {version}, and served {first} before.")
     _answered(env, version)
-    keys = int(_compose("exec", "--no-TTY", "redis", "sh", "-c", 'REDISCLI_AUTH="$REDIS_PASSWORD" valkey-cli dbsize').split()[-1])
-    if keys < 100:
-        raise RuntimeFailure(f"the online store holds {keys} keys: it should hold the customers")
-    print(f"The online store holds {keys} keys.")
+
+
+def stored() -> None:
+    """The online store comes to hold each customer of the lake. Raises RuntimeFailure."""
+    asked = [sys.executable, "-m", "cli", "sql", "--csv", "SELECT count(*) FROM lake.gold.customer_features"]
+    said = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    customers, keys, until = int(said[-1]), 0, time.monotonic() + _STORED_SECONDS
+    while keys < customers:
+        if time.monotonic() > until:
+            raise RuntimeFailure(f"the online store holds {keys} keys, and the lake {customers} customers")
+        time.sleep(1)
+        keys = int(_compose("exec", "--no-TTY", "redis", "sh", "-c", 'REDISCLI_AUTH="$REDIS_PASSWORD" valkey-cli dbsize').split()[-1])
+    print(f"The online store holds {keys} keys, for {customers} customers.")
 
 
 def _served(env: Mapping[str, str]) -> str:

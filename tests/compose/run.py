@@ -133,6 +133,7 @@ def _with_models(_: str) -> None:
     models.look(env)
     _step("The demo", [sys.executable, "-m", "cli", "demo", "--purchases", "300", "--within", "900"])
     run_dag(env, "curate", _DAG_SECONDS)
+    models.stored()
 
 
 def _every_dag() -> None:

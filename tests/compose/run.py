@@ -208,7 +208,9 @@ def _container(name: str) -> dict[str, object]:
 
 
 def _remove() -> None:
-    subprocess.run(compose("--profile", "*", "down", "--volumes", "--remove-orphans"), cwd=ROOT, check=False)
+    """With the volumes of every override, since an earlier one may have had another."""
+    files = [part for file in models.OVERRIDE.split(":") for part in ("--file", file)]
+    subprocess.run(compose(*files, "--profile", "*", "down", "--volumes", "--remove-orphans"), cwd=ROOT, check=False)
 
 
 def _restart(name: str) -> None:

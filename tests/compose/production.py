@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from runtime import envfile
+from tests.compose.commands import in_container
 
 OVERRIDE = "docker-compose.yml:docker/compose.production.yml"
 SETTINGS = {"ENRICHMENT_API_FEATURES": "redis"}
@@ -44,12 +45,6 @@ def settings(text: str, example: str) -> str:
     """The .env of production: no password, no key."""
     empty = dict.fromkeys(re.findall(r"^(\w+)=generate$", example, re.MULTILINE), "")
     return envfile.with_settings(text, {**empty, "HEADRACE_PROFILE": "production"})
-
-
-def in_container(*arguments: str, environment: str = "") -> list[str]:
-    """A command line of `headrace`, in a container."""
-    more = ["--env", environment] if environment else []
-    return ["docker", "compose", "run", "--rm", "--no-TTY", "--quiet-pull", *more, "cli", *arguments]
 
 
 def strangers() -> list[str]:

@@ -28,6 +28,7 @@ from runtime.errors import RuntimeFailure
 from runtime.platform import fetch, place_at
 from runtime.preflight import ensure_packages
 from tests.compose import config, models, production, standins
+from tests.compose.commands import asked, compose, in_container, step, until
 from tests.compose.engine import engine
 from verify import plan
 
@@ -43,7 +44,6 @@ TESTS = {
     "full": [f"tests/e2e/test_{name}.py" for name in ("first_event", "any_input", "demo", "dlq", "new_event_type")],
 }
 _WAIT_SECONDS = 900
-_BACK_SECONDS = 600
 _DAG_SECONDS = 1500
 
 
@@ -51,9 +51,10 @@ def main() -> int:
     """Exit code 0 where everything was as it should be; else 1, with what was not."""
     profile, keep = os.environ.get("PROFILE", "full"), os.environ.get("KEEP") == "1"
     real, strict, made = (os.environ.get(name) == "1" for name in ("REAL_IMAGES", "PRODUCTION", "MODELS"))
-    _settings(profile, strict, models.SETTINGS if made else production.SETTINGS if strict else {})
-    if strict or made:
-        os.environ |= {"COMPOSE_FILE": (models if made else production).OVERRIDE, "COMPOSE_PROFILES": f"{profile},online,scoring"}
+    override = production if strict else models if made else None
+    _settings(profile, strict, override.SETTINGS if override else {})
+    if override:
+        os.environ |= {"COMPOSE_FILE": override.OVERRIDE, "COMPOSE_PROFILES": f"{profile},online,scoring"}
     try:
         ensure_packages(["curl", *([] if real else ["debootstrap"])], print)
         with engine(ROOT, keep):
@@ -90,9 +91,9 @@ def _settings(profile: str, strict: bool, others: Mapping[str, str]) -> None:
 
 def _test(looks: Callable[[str], None], profile: str, keep: bool) -> int:
     try:
-        _step("Building our images", compose("build", "--quiet"))
+        step("Building our images", compose("build", "--quiet"))
         began = time.monotonic()
-        _step("Starting everything", compose("up", "--detach", "--wait", "--wait-timeout", str(_WAIT_SECONDS), "--quiet-pull"))
+        step("Starting everything", compose("up", "--detach", "--wait", "--wait-timeout", str(_WAIT_SECONDS), "--quiet-pull"))
         print(f"Healthy after {time.monotonic() - began:.0f} s.")
         looks(profile)
         print(_memory())
@@ -109,15 +110,12 @@ def _test(looks: Callable[[str], None], profile: str, keep: bool) -> int:
 
 
 def _in_development(profile: str) -> None:
-    _step("End-to-end tests", [sys.executable, "-m", "pytest", "-q", *TESTS[profile]])
+    step("End-to-end tests", [sys.executable, "-m", "pytest", "-q", *TESTS[profile]])
     print(_memory())
     if profile == "full":
         _every_dag()
         _watched()
-        _step(
-            "Privacy, from within",
-            ["docker", "compose", "run", "--rm", "--no-TTY", "cli", *["privacy", "erase", "--subject", "nobody", "--dry-run"]],
-        )
+        step("Privacy, from within", in_container("privacy", "erase", "--subject", "nobody", "--dry-run"))
     names = [name for name in _services() if name not in _once()]
     for what, how in (("restarted", _restart), ("killed", _kill)):
         for name in names:
@@ -125,13 +123,13 @@ def _in_development(profile: str) -> None:
             _await_back(name)
         print(f"Each of {len(names)} containers was {what} once, and came back.")
     # Airflow takes five minutes to find that a killed scheduler's task has ended, and so may a curation.
-    _step("The demo, after all that", [sys.executable, "-m", "cli", "demo", "--purchases", "300", "--within", "900"])
+    step("The demo, after all that", [sys.executable, "-m", "cli", "demo", "--purchases", "300", "--within", "900"])
 
 
 def _with_models(_: str) -> None:
     env = envfile.read(ENV_FILE)
     models.look(env)
-    _step("The demo", [sys.executable, "-m", "cli", "demo", "--purchases", "300", "--within", "900"])
+    step("The demo", [sys.executable, "-m", "cli", "demo", "--purchases", "300", "--within", "900"])
     run_dag(env, "curate", _DAG_SECONDS)
     models.stored()
 
@@ -142,7 +140,7 @@ def _every_dag() -> None:
     for dag, parameters in (("backfill", {"from": today, "to": today}), ("quality_report", {}), ("maintain", {})):
         print(f"The DAG {dag}", flush=True)
         run_dag(env, dag, _DAG_SECONDS, parameters=parameters)
-    jobs = _asked(sys.executable, "-m", "cli", "sql", "--csv", "SELECT DISTINCT job FROM lake.gold.runs ORDER BY job").split()
+    jobs = asked(sys.executable, "-m", "cli", "sql", "--csv", "SELECT DISTINCT job FROM lake.gold.runs ORDER BY job").split()
     wanted = {"analyze", "backfill", "compact", "expire", "silver", "sweep"}
     if missing := wanted - {*jobs}:
         raise RuntimeFailure(f"lake.gold.runs has no row of {', '.join(sorted(missing))}: {jobs}")
@@ -150,60 +148,41 @@ def _every_dag() -> None:
 
 def _watched() -> None:
     """Prometheus reads every service, and can evaluate every rule. (Grafana has no stand-in.)"""
-    _step("Starting Prometheus", compose("--profile", "observability", "up", "--detach", "--wait", "prometheus"))
+    step("Starting Prometheus", compose("--profile", "observability", "up", "--detach", "--wait", "prometheus"))
     api = f"http://127.0.0.1:{envfile.read(ENV_FILE)['PROMETHEUS_PORT']}/api/v1"
 
-    def asked(what: str) -> Any:
+    def told(what: str) -> Any:
         return httpx.get(f"{api}/{what}", timeout=30).json()["data"]
 
     jobs = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     wanted = {job["job_name"] for job in jobs if "static_configs" in job}  # the others are there with a profile of theirs
-    _until(
-        lambda: {each["labels"]["job"] for each in asked("targets")["activeTargets"] if each["health"] == "up"} == wanted, "all are read"
-    )
-    _until(lambda: all(rule["health"] == "ok" for rule in asked("rules")["groups"][0]["rules"]), "all rules are evaluated")
-    print(f"Prometheus reads {len(wanted)} services; firing: {[alert['labels']['alertname'] for alert in asked('alerts')['alerts']]}")
+    until(lambda: {each["labels"]["job"] for each in told("targets")["activeTargets"] if each["health"] == "up"} == wanted, "all are read")
+    until(lambda: all(rule["health"] == "ok" for rule in told("rules")["groups"][0]["rules"]), "all rules are evaluated")
+    print(f"Prometheus reads {len(wanted)} services; firing: {[alert['labels']['alertname'] for alert in told('alerts')['alerts']]}")
 
 
 def _in_production(profile: str) -> None:
-    _step("Strangers", production.strangers())
-    key = _asked(*production.in_container("keys", "make", "--source", "demo"))
-    _step(
+    step("Strangers", production.strangers())
+    key = asked(*in_container("keys", "make", "--source", "demo"))
+    step(
         "The demo, from within",
-        production.in_container("demo", "--purchases", "300", "--within", "400", environment=f"HEADRACE_WRITE_KEY={key}"),
+        in_container("demo", "--purchases", "300", "--within", "400", environment=f"HEADRACE_WRITE_KEY={key}"),
     )
 
 
-def compose(*arguments: str) -> list[str]:
-    """A command line of `docker compose`."""
-    return ["docker", "compose", "--progress", "quiet", *arguments]
-
-
-def _step(what: str, command: list[str]) -> None:
-    print(f"{what}: {' '.join(command[:6])}", flush=True)
-    if subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode:
-        states = _asked("docker", "compose", "ps", "--all", "--format", "{{.Service}}: {{.Status}}")
-        logs = _asked("docker", "compose", "logs", "--tail", "15", "--no-color")
-        raise RuntimeFailure(f"{what}: failed. The containers are\n{states}\nand their logs end with\n{logs[-12_000:]}")
-
-
-def _asked(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def _services() -> list[str]:
-    return _asked("docker", "compose", "config", "--services").split()
+    return asked("docker", "compose", "config", "--services").split()
 
 
 def _once() -> set[str]:
     """Those that end when they have done their work."""
-    asked = _asked("docker", "compose", "config", "--format", "json")
-    return {name for name, service in json.loads(asked)["services"].items() if service.get("restart") in ("no", "on-failure")}
+    said = asked("docker", "compose", "config", "--format", "json")
+    return {name for name, service in json.loads(said)["services"].items() if service.get("restart") in ("no", "on-failure")}
 
 
 def _container(name: str) -> dict[str, object]:
-    id = _asked("docker", "compose", "ps", "--all", "--quiet", name)
-    state: dict[str, object] = json.loads(_asked("docker", "inspect", "--format", "{{json .State}}", id))
+    id = asked("docker", "compose", "ps", "--all", "--quiet", name)
+    state: dict[str, object] = json.loads(asked("docker", "inspect", "--format", "{{json .State}}", id))
     return state
 
 
@@ -214,15 +193,15 @@ def _remove() -> None:
 
 
 def _restart(name: str) -> None:
-    _step(f"Restarting {name}", compose("restart", "--no-deps", name))
+    step(f"Restarting {name}", compose("restart", "--no-deps", name))
 
 
 def _kill(name: str) -> None:
     """As a crash would: `docker kill` counts as a person's wish, and the engine would not start it again."""
     pid = str(_container(name)["Pid"])
     command = ["kill", "-9", pid] if os.geteuid() == 0 else ["sudo", "-n", "kill", "-9", pid]
-    _step(f"Killing {name}", command)
-    _until(lambda: _container(name)["Pid"] not in (0, int(pid)), f"{name} is started again")
+    step(f"Killing {name}", command)
+    until(lambda: _container(name)["Pid"] not in (0, int(pid)), f"{name} is started again")
 
 
 def _await_back(name: str) -> None:
@@ -231,20 +210,12 @@ def _await_back(name: str) -> None:
         health = state.get("Health")
         return bool(state["Running"]) and (not isinstance(health, dict) or health["Status"] == "healthy")
 
-    _until(healthy, f"{name} is healthy again")
-
-
-def _until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _BACK_SECONDS
-    while not done():
-        if time.monotonic() > deadline:
-            raise RuntimeFailure(f"not within {_BACK_SECONDS} s: {what}")
-        time.sleep(1)
+    until(healthy, f"{name} is healthy again")
 
 
 def _memory() -> str:
     """What each container takes, and all together."""
-    lines = _asked("docker", "stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
+    lines = asked("docker", "stats", "--no-stream", "--format", "{{.Name}}\t{{.MemUsage}}").splitlines()
     mine = [line.split("\t") for line in lines if line.startswith(f"{PROJECT}-")]
     units = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0}
     used = {name: float(text.split(" ")[0][:-3]) * units[text.split(" ")[0][-3:]] for name, text in mine}
@@ -255,7 +226,7 @@ def _memory() -> str:
 def _left() -> list[str]:
     label = f"label=com.docker.compose.project={PROJECT}"
     listings = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
-    return [line for listing in listings for line in _asked("docker", *listing, "--quiet", "--filter", label).splitlines()]
+    return [line for listing in listings for line in asked("docker", *listing, "--quiet", "--filter", label).splitlines()]
 
 
 if __name__ == "__main__":
